@@ -1,0 +1,6 @@
+//! Streaming MusicGen with steering.
+pub mod kernel;
+
+pub mod control;
+pub mod link;
+pub mod status;

@@ -1,0 +1,1 @@
+//! The Tiller instrument.

@@ -1,0 +1,1 @@
+//! Hosts and measurements shared by the tests and the demo.
