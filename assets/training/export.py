@@ -1,0 +1,55 @@
+"""Writes a checkpoint directory in the published MusicGen layout, f16 or f32."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+import architecture
+import text
+
+
+def write(model, tokenizer, directory: Path, dtype: torch.dtype = torch.float16) -> None:
+    """config.json, generation_config.json, model.safetensors, tokenizer and preprocessor_config.json."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model = model.to(dtype)
+    model.save_pretrained(directory)
+    text.save(tokenizer, directory)
+    preprocessor = {
+        "chunk_length_s": None,
+        "feature_extractor_type": "EncodecFeatureExtractor",
+        "feature_size": 1,
+        "overlap": None,
+        "padding_side": "left",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "sampling_rate": architecture.SAMPLE_RATE,
+    }
+    (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+    for file in directory.iterdir():
+        file.chmod(0o644)  # save_pretrained leaves the weights readable by the owner alone
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", type=Path, required=True, help="decoder.pt written by decoder.py")
+    parser.add_argument("--codec", type=Path, required=True, help="codec.pt written by codec.py")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="directory with tokenizer.json")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--float32", action="store_true")
+    arguments = parser.parse_args()
+    model = architecture.build()
+    model.audio_encoder.load_state_dict(torch.load(arguments.codec, weights_only=True)["model"])
+    state = torch.load(arguments.state, weights_only=True)
+    missing, unexpected = model.load_state_dict(state["model"], strict=False)
+    if unexpected or [key for key in missing if not key.startswith("audio_encoder.")]:
+        raise ValueError(f"{arguments.state} does not fit the architecture: {missing} {unexpected}")
+    write(model, text.load(arguments.tokenizer), arguments.out, torch.float32 if arguments.float32 else torch.float16)
+    size = sum(file.stat().st_size for file in arguments.out.iterdir())
+    count = sum(weights.numel() for weights in model.parameters())
+    print(f"{arguments.out}: {count / 1e6:.2f} M parameters, {size / 1e6:.1f} MB, step {state['step']}")
+
+
+if __name__ == "__main__":
+    main()
