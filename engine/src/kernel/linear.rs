@@ -1,0 +1,381 @@
+//! A packed f32 linear layer, the one matrix kernel of the run path. Any thread; immutable after construction.
+//! Every output is one accumulator over ascending k, so its bits depend neither on the number of rows nor on their neighbours.
+
+/// Columns in one packed line: one AVX-512 register, one cache line.
+const LANES: usize = 16;
+
+/// Sixteen neighbouring output columns at one k, aligned so that no vector load straddles a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
+
+/// Instruction path, chosen once per process. Bits are equal within a path, not across the fused and the portable one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    Avx512,
+    Avx2,
+    Portable,
+}
+
+impl Path {
+    /// The fastest path of this processor.
+    pub fn detect() -> Self {
+        // std caches the CPUID answer: this is one atomic load after the first call.
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return Path::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Path::Avx2;
+            }
+        }
+        Path::Portable
+    }
+
+    /// Widest tile in lines: what leaves room in the register file for several rows of accumulators.
+    fn max_lines(self) -> usize {
+        match self {
+            Path::Avx512 => 4,
+            Path::Avx2 => 2,
+            Path::Portable => 1,
+        }
+    }
+}
+
+/// `y = x W^T + b` with `W` packed as `[outputs / tile][k][tile]`; a tile is 16, 32 or 64 columns.
+pub struct Linear {
+    inputs: usize,
+    outputs: usize,
+    lines: usize,
+    path: Path,
+    /// `[tiles][inputs][lines]`, columns past `outputs` are zero.
+    weight: Vec<Line>,
+    /// `[tiles][lines]`, zero where the layer has no bias.
+    bias: Vec<Line>,
+}
+
+impl Linear {
+    /// Packs a row-major `[outputs][inputs]` weight and an optional `[outputs]` bias.
+    ///
+    /// # Panics
+    /// When a slice's length is not what the shape says: checkpoint readers verify shapes before they get here.
+    pub fn new(weight: &[f32], bias: Option<&[f32]>, outputs: usize, inputs: usize) -> Self {
+        Self::with_path(weight, bias, outputs, inputs, Path::detect())
+    }
+
+    fn with_path(weight: &[f32], bias: Option<&[f32]>, outputs: usize, inputs: usize, path: Path) -> Self {
+        assert_eq!(weight.len(), outputs * inputs, "weight length");
+        assert!(bias.is_none_or(|b| b.len() == outputs), "bias length");
+        let lines = tile_lines(outputs, path.max_lines());
+        let tiles = outputs.div_ceil(lines * LANES);
+        let mut packed = vec![Line([0.0; LANES]); tiles * inputs * lines];
+        let mut packed_bias = vec![Line([0.0; LANES]); tiles * lines];
+        for n in 0..outputs {
+            let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);
+            for k in 0..inputs {
+                packed[(tile * inputs + k) * lines + line].0[lane] = weight[n * inputs + k];
+            }
+            if let Some(bias) = bias {
+                packed_bias[tile * lines + line].0[lane] = bias[n];
+            }
+        }
+        Self { inputs, outputs, lines, path, weight: packed, bias: packed_bias }
+    }
+
+    /// Width of one input row.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Width of one output row.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `y[r * y_stride + n] = b[n] + sum_k W[n][k] x[r * x_stride + k]` for `rows` rows.
+    ///
+    /// `x_stride` may be smaller than `inputs`: overlapping windows make a convolution over time-major data.
+    ///
+    /// # Realtime safety
+    /// No allocation, no lock.
+    ///
+    /// # Panics
+    /// When `x` or `y` is too short for `rows` rows, or `y_stride` is smaller than `outputs`.
+    pub fn forward(&self, x: &[f32], x_stride: usize, rows: usize, y: &mut [f32], y_stride: usize) {
+        self.run::<false>(x, x_stride, rows, y, y_stride);
+    }
+
+    /// As [`Linear::forward`], but adds to what `y` holds: `y += x W^T + b`.
+    ///
+    /// # Realtime safety
+    /// No allocation, no lock.
+    pub fn forward_add(&self, x: &[f32], x_stride: usize, rows: usize, y: &mut [f32], y_stride: usize) {
+        self.run::<true>(x, x_stride, rows, y, y_stride);
+    }
+
+    fn run<const ADD: bool>(&self, x: &[f32], x_stride: usize, rows: usize, y: &mut [f32], y_stride: usize) {
+        if rows == 0 || self.outputs == 0 {
+            return;
+        }
+        assert!(y_stride >= self.outputs || rows == 1, "output rows overlap");
+        assert!(x.len() >= (rows - 1) * x_stride + self.inputs, "input too short");
+        assert!(y.len() >= (rows - 1) * y_stride + self.outputs, "output too short");
+        let call = Call { x, x_stride, rows, y, y_stride };
+        match self.path {
+            // SAFETY: `path` comes from `detect`, which saw the features at run time; the bodies are safe code.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => unsafe { self.tiles_avx512::<ADD>(call) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => unsafe { self.tiles_avx2::<ADD>(call) },
+            _ => self.tiles::<ADD, 2, 2, 2, false>(call),
+        }
+    }
+
+    // `target_feature` is what lets LLVM use the wide registers and fused multiply-add without `target-cpu=native`.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    fn tiles_avx512<const ADD: bool>(&self, call: Call) {
+        self.tiles::<ADD, 4, 8, 8, true>(call);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    fn tiles_avx2<const ADD: bool>(&self, call: Call) {
+        self.tiles::<ADD, 2, 2, 4, true>(call);
+    }
+
+    /// All tiles; `R4`, `R2`, `R1` are the most rows that share a pass over a tile of 4, 2 and 1 lines.
+    #[inline(always)]
+    fn tiles<const ADD: bool, const R4: usize, const R2: usize, const R1: usize, const FMA: bool>(&self, call: Call) {
+        match self.lines {
+            4 => self.rows::<ADD, 4, FMA>(call, R4),
+            2 => self.rows::<ADD, 2, FMA>(call, R2),
+            _ => self.rows::<ADD, 1, FMA>(call, R1),
+        }
+    }
+
+    #[inline(always)]
+    fn rows<const ADD: bool, const L: usize, const FMA: bool>(&self, call: Call, most: usize) {
+        let tiles = self.outputs.div_ceil(L * LANES);
+        for t in 0..tiles {
+            let (weight, _) = self.weight[t * self.inputs * L..][..self.inputs * L].as_chunks::<L>();
+            let tile = Tile { weight, bias: &self.bias[t * L..][..L], first: t * L * LANES, outputs: self.outputs };
+            let mut row = 0;
+            while row < call.rows {
+                let left = call.rows - row;
+                let x = &call.x[row * call.x_stride..];
+                let y = &mut call.y[row * call.y_stride..];
+                let strides = (call.x_stride, call.y_stride);
+                row += match left.min(most) {
+                    8.. => block::<ADD, 8, L, FMA>(&tile, x, y, strides),
+                    4..8 => block::<ADD, 4, L, FMA>(&tile, x, y, strides),
+                    2 | 3 => block::<ADD, 2, L, FMA>(&tile, x, y, strides),
+                    _ => block::<ADD, 1, L, FMA>(&tile, x, y, strides),
+                };
+            }
+        }
+    }
+}
+
+/// Arguments of one call, lengths already checked.
+struct Call<'a> {
+    x: &'a [f32],
+    x_stride: usize,
+    rows: usize,
+    y: &'a mut [f32],
+    y_stride: usize,
+}
+
+/// One packed tile: its weights by k, its bias, and the columns that it stands for.
+struct Tile<'a, const L: usize> {
+    weight: &'a [[Line; L]],
+    bias: &'a [Line],
+    first: usize,
+    outputs: usize,
+}
+
+/// `R` rows by `L` lines, all k; gives back `R`.
+#[inline(always)]
+fn block<const ADD: bool, const R: usize, const L: usize, const FMA: bool>(
+    tile: &Tile<L>,
+    x: &[f32],
+    y: &mut [f32],
+    (x_stride, y_stride): (usize, usize),
+) -> usize {
+    let inputs = tile.weight.len();
+    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * x_stride..][..inputs]);
+    let mut sum = [[[0.0f32; LANES]; L]; R];
+    for row in &mut sum {
+        for (line, bias) in row.iter_mut().zip(tile.bias) {
+            *line = bias.0;
+        }
+    }
+    for (k, weight) in tile.weight.iter().enumerate() {
+        for r in 0..R {
+            let x = x[r][k];
+            for l in 0..L {
+                for lane in 0..LANES {
+                    let (w, s) = (weight[l].0[lane], &mut sum[r][l][lane]);
+                    *s = if FMA { w.mul_add(x, *s) } else { w * x + *s };
+                }
+            }
+        }
+    }
+    for (r, row) in sum.iter().enumerate() {
+        let y = &mut y[r * y_stride..];
+        for (l, line) in row.iter().enumerate() {
+            let first = tile.first + l * LANES;
+            let count = tile.outputs.saturating_sub(first).min(LANES);
+            if count == 0 {
+                break;
+            }
+            for (y, s) in y[first..first + count].iter_mut().zip(line) {
+                *y = if ADD { *y + s } else { *s };
+            }
+        }
+    }
+    R
+}
+
+/// Lines per tile: the widest that pads no more columns than the narrowest would.
+fn tile_lines(outputs: usize, most: usize) -> usize {
+    let padded = |lines: usize| outputs.next_multiple_of(lines * LANES);
+    [4, 2, 1].into_iter().find(|&lines| lines <= most && padded(lines) == padded(1)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_769).wrapping_add(1);
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn paths() -> Vec<Path> {
+        let mut paths = vec![Path::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                paths.push(Path::Avx2);
+            }
+            if is_x86_feature_detected!("avx512f") {
+                paths.push(Path::Avx512);
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn equals_a_naive_f64_sum_on_every_path_and_shape() {
+        for path in paths() {
+            for (outputs, inputs) in
+                [(1, 1), (1, 112), (5, 3), (16, 7), (17, 64), (64, 33), (96, 50), (100, 200), (256, 128)]
+            {
+                let (w, b) = (noise(outputs * inputs, 1), noise(outputs, 2));
+                let linear = Linear::with_path(&w, Some(&b), outputs, inputs, path);
+                for rows in [0, 1, 2, 3, 5, 8, 13] {
+                    let stride = inputs + 3;
+                    let x = noise(rows.max(1) * stride, 3);
+                    let mut y = vec![f32::NAN; rows * (outputs + 1)];
+                    linear.forward(&x, stride, rows, &mut y, outputs + 1);
+                    for r in 0..rows {
+                        for n in 0..outputs {
+                            let exact: f64 = (0..inputs)
+                                .map(|k| f64::from(w[n * inputs + k]) * f64::from(x[r * stride + k]))
+                                .sum::<f64>()
+                                + f64::from(b[n]);
+                            let got = f64::from(y[r * (outputs + 1) + n]);
+                            assert!((got - exact).abs() < 2e-5, "{path:?} {outputs}x{inputs} row {r}: {got} {exact}");
+                        }
+                        assert!(y[r * (outputs + 1) + outputs].is_nan(), "wrote past the row");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_any_company() {
+        for path in paths() {
+            for (outputs, inputs) in [(3, 40), (32, 40), (64, 301), (130, 64), (512, 77)] {
+                let linear = Linear::with_path(&noise(outputs * inputs, 4), None, outputs, inputs, path);
+                let x = noise(19 * inputs, 5);
+                let mut alone = vec![0.0; 19 * outputs];
+                for r in 0..19 {
+                    linear.forward(&x[r * inputs..], inputs, 1, &mut alone[r * outputs..], outputs);
+                }
+                for rows in 1..=19 {
+                    let mut together = vec![0.0; rows * outputs];
+                    linear.forward(&x, inputs, rows, &mut together, outputs);
+                    let equal = together.iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(equal, "{path:?} {outputs}x{inputs}, {rows} rows");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn overlapping_windows_make_a_convolution() {
+        let (channels, taps, outputs, steps) = (6, 3, 20, 11);
+        let linear = Linear::new(&noise(outputs * taps * channels, 6), None, outputs, taps * channels);
+        let x = noise((steps + taps - 1) * channels, 7);
+        let mut y = vec![0.0; steps * outputs];
+        linear.forward(&x, channels, steps, &mut y, outputs);
+        for t in 0..steps {
+            let mut one = vec![0.0; outputs];
+            linear.forward(&x[t * channels..][..taps * channels], taps * channels, 1, &mut one, outputs);
+            assert_eq!(one, y[t * outputs..][..outputs]);
+        }
+    }
+
+    #[test]
+    fn forward_add_adds_the_same_sum() {
+        let linear = Linear::new(&noise(48 * 30, 8), Some(&noise(48, 9)), 48, 30);
+        let (x, base) = (noise(3 * 30, 10), noise(3 * 48, 11));
+        let (mut y, mut added) = (vec![0.0; 3 * 48], base.clone());
+        linear.forward(&x, 30, 3, &mut y, 48);
+        linear.forward_add(&x, 30, 3, &mut added, 48);
+        for i in 0..y.len() {
+            assert_eq!(added[i], base[i] + y[i]);
+        }
+    }
+
+    #[test]
+    #[ignore = "a measurement: prints ms and GB/s"]
+    fn speed() {
+        for (outputs, inputs, rows) in [
+            (1024, 1024, 2),
+            (4096, 1024, 2),
+            (512, 512, 1),
+            (64, 448, 640),
+            (16, 112, 640),
+            (1024, 1024, 6),
+            (1024, 1024, 64),
+        ] {
+            let linear = Linear::new(&noise(outputs * inputs, 4), None, outputs, inputs);
+            let x = noise(rows * inputs, 5);
+            let mut y = vec![0.0; rows * outputs];
+            let start = std::time::Instant::now();
+            let runs = 100;
+            for _ in 0..runs {
+                linear.forward(&x, inputs, rows, &mut y, outputs);
+            }
+            let s = start.elapsed().as_secs_f64() / f64::from(runs);
+            let work = (outputs * inputs) as f64;
+            eprintln!(
+                "{outputs}x{inputs} rows {rows}: {:.3} ms {:.1} GB/s {:.1} GMAC/s",
+                s * 1e3,
+                work * 4.0 / s / 1e9,
+                work * rows as f64 / s / 1e9
+            );
+        }
+    }
+}
