@@ -122,57 +122,70 @@ impl Linear {
         assert!(x.len() >= (rows - 1) * x_stride + self.inputs, "input too short");
         assert!(y.len() >= (rows - 1) * y_stride + self.outputs, "output too short");
         let call = Call { x, x_stride, rows, y, y_stride };
-        match self.path {
-            // SAFETY: `path` comes from `detect`, which saw the features at run time; the bodies are safe code.
-            #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => unsafe { self.tiles_avx512::<ADD>(call) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Path::Avx2 => unsafe { self.tiles_avx2::<ADD>(call) },
-            _ => self.tiles::<ADD, 2, 2, 2, false>(call),
+        // SAFETY: `path` comes from `detect`, which saw the features at run time; the bodies touch memory through
+        // slices only, so the features are all that is asked of the caller.
+        unsafe {
+            match self.path {
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx512 => self.tiles_avx512::<ADD>(call),
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx2 => self.tiles_avx2::<ADD>(call),
+                _ => self.rows::<ADD, Portable, 1>(call, 2),
+            }
         }
     }
 
-    // `target_feature` is what lets LLVM use the wide registers and fused multiply-add without `target-cpu=native`.
+    // `target_feature` is what lets LLVM use the wide registers and fused multiply-add without `target-cpu=native`;
+    // the row limits leave every accumulator in a register.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx2,fma")]
-    fn tiles_avx512<const ADD: bool>(&self, call: Call) {
-        self.tiles::<ADD, 4, 8, 8, true>(call);
+    unsafe fn tiles_avx512<const ADD: bool>(&self, call: Call) {
+        // SAFETY: this function has the features.
+        unsafe {
+            match self.lines {
+                4 => self.rows::<ADD, x86::Wide, 4>(call, 4),
+                2 => self.rows::<ADD, x86::Wide, 2>(call, 8),
+                _ => self.rows::<ADD, x86::Wide, 1>(call, 8),
+            }
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    fn tiles_avx2<const ADD: bool>(&self, call: Call) {
-        self.tiles::<ADD, 2, 2, 4, true>(call);
-    }
-
-    /// All tiles; `R4`, `R2`, `R1` are the most rows that share a pass over a tile of 4, 2 and 1 lines.
-    #[inline(always)]
-    fn tiles<const ADD: bool, const R4: usize, const R2: usize, const R1: usize, const FMA: bool>(&self, call: Call) {
-        match self.lines {
-            4 => self.rows::<ADD, 4, FMA>(call, R4),
-            2 => self.rows::<ADD, 2, FMA>(call, R2),
-            _ => self.rows::<ADD, 1, FMA>(call, R1),
+    unsafe fn tiles_avx2<const ADD: bool>(&self, call: Call) {
+        // SAFETY: this function has the features.
+        unsafe {
+            match self.lines {
+                2 => self.rows::<ADD, x86::Pair, 2>(call, 2),
+                _ => self.rows::<ADD, x86::Pair, 1>(call, 4),
+            }
         }
     }
 
+    /// All tiles of `L` lines; at most `most` rows share a pass over a tile.
+    ///
+    /// # Safety
+    /// The caller has the target features of `V`.
     #[inline(always)]
-    fn rows<const ADD: bool, const L: usize, const FMA: bool>(&self, call: Call, most: usize) {
+    unsafe fn rows<const ADD: bool, V: Lanes, const L: usize>(&self, call: Call, most: usize) {
         let tiles = self.outputs.div_ceil(L * LANES);
         for t in 0..tiles {
             let (weight, _) = self.weight[t * self.inputs * L..][..self.inputs * L].as_chunks::<L>();
-            let tile = Tile { weight, bias: &self.bias[t * L..][..L], first: t * L * LANES, outputs: self.outputs };
+            let (bias, _) = self.bias[t * L..][..L].as_chunks::<L>();
+            let tile = Tile { weight, bias: &bias[0], first: t * L * LANES, outputs: self.outputs };
             let mut row = 0;
             while row < call.rows {
-                let left = call.rows - row;
                 let x = &call.x[row * call.x_stride..];
                 let y = &mut call.y[row * call.y_stride..];
                 let strides = (call.x_stride, call.y_stride);
-                row += match left.min(most) {
-                    8.. => block::<ADD, 8, L, FMA>(&tile, x, y, strides),
-                    4..8 => block::<ADD, 4, L, FMA>(&tile, x, y, strides),
-                    2 | 3 => block::<ADD, 2, L, FMA>(&tile, x, y, strides),
-                    _ => block::<ADD, 1, L, FMA>(&tile, x, y, strides),
+                // SAFETY: the caller's promise.
+                row += unsafe {
+                    match (call.rows - row).min(most) {
+                        8.. => block::<ADD, V, 8, L>(&tile, x, y, strides),
+                        4..8 => block::<ADD, V, 4, L>(&tile, x, y, strides),
+                        2 | 3 => block::<ADD, V, 2, L>(&tile, x, y, strides),
+                        _ => block::<ADD, V, 1, L>(&tile, x, y, strides),
+                    }
                 };
             }
         }
@@ -191,52 +204,158 @@ struct Call<'a> {
 /// One packed tile: its weights by k, its bias, and the columns that it stands for.
 struct Tile<'a, const L: usize> {
     weight: &'a [[Line; L]],
-    bias: &'a [Line],
+    bias: &'a [Line; L],
     first: usize,
     outputs: usize,
 }
 
+/// Sixteen lanes in registers.
+///
+/// # Safety
+/// Every method needs the target features of the implementing type.
+trait Lanes: Copy {
+    unsafe fn load(line: &Line) -> Self;
+    unsafe fn splat(x: f32) -> Self;
+    /// `self + a * b`
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    unsafe fn store(self) -> Line;
+}
+
 /// `R` rows by `L` lines, all k; gives back `R`.
+///
+/// # Safety
+/// The caller has the target features of `V`.
 #[inline(always)]
-fn block<const ADD: bool, const R: usize, const L: usize, const FMA: bool>(
+unsafe fn block<const ADD: bool, V: Lanes, const R: usize, const L: usize>(
     tile: &Tile<L>,
     x: &[f32],
     y: &mut [f32],
     (x_stride, y_stride): (usize, usize),
 ) -> usize {
-    let inputs = tile.weight.len();
-    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * x_stride..][..inputs]);
-    let mut sum = [[[0.0f32; LANES]; L]; R];
+    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * x_stride..][..tile.weight.len()]);
+    // SAFETY: the caller's promise, here and below.
+    let mut sum = [unsafe { [V::load(&tile.bias[0]); L] }; R];
     for row in &mut sum {
-        for (line, bias) in row.iter_mut().zip(tile.bias) {
-            *line = bias.0;
+        for (sum, bias) in row.iter_mut().zip(tile.bias) {
+            *sum = unsafe { V::load(bias) };
         }
     }
     for (k, weight) in tile.weight.iter().enumerate() {
         for r in 0..R {
-            let x = x[r][k];
+            let x = unsafe { V::splat(x[r][k]) };
             for l in 0..L {
-                for lane in 0..LANES {
-                    let (w, s) = (weight[l].0[lane], &mut sum[r][l][lane]);
-                    *s = if FMA { w.mul_add(x, *s) } else { w * x + *s };
-                }
+                sum[r][l] = unsafe { sum[r][l].add_product(V::load(&weight[l]), x) };
             }
         }
     }
-    for (r, row) in sum.iter().enumerate() {
+    for (r, row) in sum.into_iter().enumerate() {
         let y = &mut y[r * y_stride..];
-        for (l, line) in row.iter().enumerate() {
+        for (l, sum) in row.into_iter().enumerate() {
             let first = tile.first + l * LANES;
             let count = tile.outputs.saturating_sub(first).min(LANES);
-            if count == 0 {
-                break;
-            }
-            for (y, s) in y[first..first + count].iter_mut().zip(line) {
+            let sum = unsafe { sum.store() };
+            for (y, s) in y[first.min(tile.outputs)..].iter_mut().zip(&sum.0[..count]) {
                 *y = if ADD { *y + s } else { *s };
             }
         }
     }
     R
+}
+
+/// Plain Rust lanes, multiplied and added in two roundings.
+#[derive(Clone, Copy)]
+struct Portable([f32; LANES]);
+
+impl Lanes for Portable {
+    #[inline(always)]
+    unsafe fn load(line: &Line) -> Self {
+        Portable(line.0)
+    }
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Portable([x; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
+        for lane in 0..LANES {
+            self.0[lane] += a.0[lane] * b.0[lane];
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn store(self) -> Line {
+        Line(self.0)
+    }
+}
+
+/// The x86 registers. Intrinsics rather than arrays: LLVM gives up unrolling 16 accumulators of 16 lanes.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, Lanes, Line};
+    use std::arch::x86_64::*;
+
+    /// One AVX-512 register.
+    #[derive(Clone, Copy)]
+    pub struct Wide(__m512);
+
+    // SAFETY (both impls): the trait's contract gives the features; `Line` is 16 aligned floats.
+    impl Lanes for Wide {
+        #[inline(always)]
+        unsafe fn load(line: &Line) -> Self {
+            Wide(unsafe { _mm512_load_ps(line.0.as_ptr()) })
+        }
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            Wide(unsafe { _mm512_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            Wide(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self) -> Line {
+            let mut line = Line([0.0; LANES]);
+            unsafe { _mm512_store_ps(line.0.as_mut_ptr(), self.0) };
+            line
+        }
+    }
+
+    /// Two AVX registers.
+    #[derive(Clone, Copy)]
+    pub struct Pair(__m256, __m256);
+
+    impl Lanes for Pair {
+        #[inline(always)]
+        unsafe fn load(line: &Line) -> Self {
+            unsafe { Pair(_mm256_load_ps(line.0.as_ptr()), _mm256_load_ps(line.0[8..].as_ptr())) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            unsafe { Pair(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { Pair(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self) -> Line {
+            let mut line = Line([0.0; LANES]);
+            unsafe {
+                _mm256_store_ps(line.0.as_mut_ptr(), self.0);
+                _mm256_store_ps(line.0[8..].as_mut_ptr(), self.1);
+            }
+            line
+        }
+    }
 }
 
 /// Lines per tile: the widest that pads no more columns than the narrowest would.
@@ -351,31 +470,23 @@ mod tests {
     #[test]
     #[ignore = "a measurement: prints ms and GB/s"]
     fn speed() {
-        for (outputs, inputs, rows) in [
-            (1024, 1024, 2),
-            (4096, 1024, 2),
-            (512, 512, 1),
-            (64, 448, 640),
-            (16, 112, 640),
-            (1024, 1024, 6),
-            (1024, 1024, 64),
-        ] {
-            let linear = Linear::new(&noise(outputs * inputs, 4), None, outputs, inputs);
-            let x = noise(rows * inputs, 5);
-            let mut y = vec![0.0; rows * outputs];
-            let start = std::time::Instant::now();
-            let runs = 100;
-            for _ in 0..runs {
-                linear.forward(&x, inputs, rows, &mut y, outputs);
+        let shapes =
+            [(1024, 1024, 2), (4096, 1024, 2), (512, 512, 1), (64, 448, 640), (16, 112, 640), (1024, 1024, 64)];
+        for path in paths() {
+            for (outputs, inputs, rows) in shapes {
+                let linear = Linear::with_path(&noise(outputs * inputs, 4), None, outputs, inputs, path);
+                let x = noise(rows * inputs, 5);
+                let mut y = vec![0.0; rows * outputs];
+                let start = std::time::Instant::now();
+                let runs = 100;
+                for _ in 0..runs {
+                    linear.forward(&x, inputs, rows, &mut y, outputs);
+                }
+                let ms = start.elapsed().as_secs_f64() * 1e3 / f64::from(runs);
+                let work = (outputs * inputs) as f64 / ms / 1e6;
+                let (read, done) = (work * 4.0, work * rows as f64);
+                eprintln!("{path:?} {outputs}x{inputs} rows {rows}: {ms:.3} ms, {read:.1} GB/s, {done:.1} GMAC/s");
             }
-            let s = start.elapsed().as_secs_f64() / f64::from(runs);
-            let work = (outputs * inputs) as f64;
-            eprintln!(
-                "{outputs}x{inputs} rows {rows}: {:.3} ms {:.1} GB/s {:.1} GMAC/s",
-                s * 1e3,
-                work * 4.0 / s / 1e9,
-                work * rows as f64 / s / 1e9
-            );
         }
     }
 }
