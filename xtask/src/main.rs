@@ -1,1 +1,141 @@
-fn main() {}
+//! `cargo xtask COMMAND`: every developer and user command. Each does the set-up that it needs, says what it does,
+//! and with `--json` prints exactly one JSON object on stdout (people's lines go to stderr then).
+
+mod bundle;
+mod cargo;
+mod check;
+mod demo;
+mod setup;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+
+use crate::cargo::{Profile, Workspace};
+
+/// Everything that can go wrong here ends as one line for a person.
+pub type Outcome<T> = Result<T, String>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tiller: every developer and user command", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Print one JSON object on stdout; everything for people goes to stderr.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the plugin, play it in a host while steering it, write sound and picture, print the share on target.
+    Demo(demo::Options),
+    /// Install what is missing and run everything that CI runs.
+    Test(check::Options),
+    /// Make the CLAP and VST3 bundles under target/bundled.
+    Bundle {
+        /// `dev` bundles go to target/bundled/dev: they carry the checks that the tests need.
+        #[arg(long, value_enum, default_value_t = Profile::Release)]
+        profile: Profile,
+    },
+    /// Make the release bundles and put them into the user's plugin folders.
+    Install {
+        /// Put them under this folder (its `clap` and `vst3`) instead.
+        #[arg(long)]
+        to: Option<PathBuf>,
+    },
+    /// Render a WAV offline from a prompt and timed lane moves, through the same runner as the plugin.
+    #[command(disable_help_flag = true)]
+    Render(Rest),
+    /// Learn directions for a checkpoint.
+    #[command(disable_help_flag = true)]
+    Learn(Rest),
+    /// Render the training music or the notes that learning listens to.
+    #[command(disable_help_flag = true)]
+    Dataset(Rest),
+}
+
+/// Arguments handed on to the program that does the work; `--help` shows its own.
+#[derive(clap::Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok((report, code)) => {
+            if let (true, Some(report)) = (arguments.json, report) {
+                println!("{report}");
+            }
+            code
+        }
+        Err(why) => {
+            eprintln!("error: {why}");
+            if arguments.json {
+                println!("{}", json!({ "ok": false, "error": why }));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The JSON object to print, unless the command's own program has printed it, and the exit code.
+fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
+    let workspace = Workspace::find()?;
+    match &arguments.command {
+        Command::Demo(options) => Ok((None, demo::run(&workspace, options, arguments.json)?)),
+        Command::Test(options) => Ok((Some(check::run(&workspace, options)?), ExitCode::SUCCESS)),
+        Command::Bundle { profile } => {
+            let bundles = bundle::bundle(&workspace, *profile)?;
+            bundles.say("bundled");
+            Ok((Some(bundles.report()), ExitCode::SUCCESS))
+        }
+        Command::Install { to } => {
+            let bundles = bundle::bundle(&workspace, Profile::Release)?;
+            let installed = bundle::install(&bundles, to.as_deref())?;
+            installed.say("installed");
+            Ok((Some(installed.report()), ExitCode::SUCCESS))
+        }
+        Command::Render(rest) => program(&workspace, "tiller-render", rest, arguments.json),
+        Command::Learn(rest) => {
+            setup::packages(&[setup::SOUND_FONT])?;
+            program(&workspace, "tiller-learn", rest, arguments.json)
+        }
+        Command::Dataset(rest) => {
+            setup::packages(&[setup::SOUND_FONT])?;
+            program(&workspace, "tiller-dataset", rest, arguments.json)
+        }
+    }
+}
+
+/// Runs one of the engine's programs. Arguments after the first one of its own are the program's, `--json` too.
+fn program(workspace: &Workspace, binary: &str, rest: &Rest, json: bool) -> Outcome<(Option<Value>, ExitCode)> {
+    let mut line = vec!["run", "--release", "--quiet", "-p", "tiller-engine", "--bin", binary, "--"];
+    line.extend(rest.arguments.iter().map(String::as_str));
+    if json {
+        line.push("--json");
+    }
+    Ok((None, workspace.cargo_code(&line)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_programs_own_arguments_pass_through() {
+        let parsed = Arguments::try_parse_from(["xtask", "render", "--seconds", "3", "--help"]).unwrap();
+        let Command::Render(rest) = parsed.command else { panic!("not render") };
+        assert_eq!(rest.arguments, ["--seconds", "3", "--help"]);
+    }
+}

@@ -1,0 +1,170 @@
+//! CLAP and VST3 bundles from the plugin's one dynamic library. Our own few lines, not nice-plug-xtask: that one knows
+//! no dev profile, wants a bundler.toml and overwrites in place, while a host may have the old file mapped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::cargo::{Profile, Workspace};
+
+const NAME: &str = "Tiller";
+const IDENTIFIER: &str = "org.tiller.tiller";
+
+/// Where the two bundles are.
+pub struct Bundles {
+    /// Tiller.clap.
+    pub clap: PathBuf,
+    /// Tiller.vst3.
+    pub vst3: PathBuf,
+}
+
+impl Bundles {
+    /// One line for a person.
+    pub fn say(&self, verb: &str) {
+        eprintln!("{verb} {} and {}", self.clap.display(), self.vst3.display());
+    }
+
+    /// The JSON object of `bundle` and `install`.
+    pub fn report(&self) -> Value {
+        json!({ "ok": true, "clap": self.clap, "vst3": self.vst3 })
+    }
+}
+
+/// Builds the plugin and makes both bundles: target/bundled for release, target/bundled/dev for dev.
+pub fn bundle(workspace: &Workspace, profile: Profile) -> Outcome<Bundles> {
+    match profile {
+        // The whole workspace, as the tests build it: one resolution of features, so nothing is compiled twice.
+        Profile::Dev => workspace.cargo(&["build", "--workspace"])?,
+        Profile::Release => workspace.cargo(&["build", "--release", "-p", "tiller-plugin", "--lib"])?,
+    }
+    from_library(workspace, profile)
+}
+
+/// Makes both bundles from the library that is already built.
+pub fn from_library(workspace: &Workspace, profile: Profile) -> Outcome<Bundles> {
+    let library = workspace.target.join(profile.folder()).join(library_name());
+    let folder = match profile {
+        Profile::Dev => workspace.target.join("bundled/dev"),
+        Profile::Release => workspace.target.join("bundled"),
+    };
+    lay_out(&library, &folder, &folder)
+}
+
+/// Copies bundles into the user's plugin folders, or into `clap` and `vst3` under `to`.
+pub fn install(bundles: &Bundles, to: Option<&Path>) -> Outcome<Bundles> {
+    let (clap, vst3) = match to {
+        Some(folder) => (folder.join("clap"), folder.join("vst3")),
+        None => user_folders()?,
+    };
+    let library = library_inside(&bundles.clap);
+    lay_out(&library, &clap, &vst3)
+}
+
+fn library_name() -> String {
+    format!("{}tiller{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
+}
+
+/// The file with the code inside a CLAP bundle.
+fn library_inside(clap: &Path) -> PathBuf {
+    if cfg!(target_os = "macos") { clap.join("Contents/MacOS").join(NAME) } else { clap.to_path_buf() }
+}
+
+/// The file with the code inside a VST3 bundle, as Steinberg's "VST 3 Locations / Format" lays it out.
+fn library_inside_vst3(vst3: &Path) -> PathBuf {
+    let machine = std::env::consts::ARCH;
+    if cfg!(target_os = "macos") {
+        vst3.join("Contents/MacOS").join(NAME)
+    } else if cfg!(windows) {
+        vst3.join(format!("Contents/{machine}-win")).join(format!("{NAME}.vst3"))
+    } else {
+        vst3.join(format!("Contents/{machine}-linux")).join(format!("{NAME}.so"))
+    }
+}
+
+fn lay_out(library: &Path, clap_folder: &Path, vst3_folder: &Path) -> Outcome<Bundles> {
+    let clap = clap_folder.join(format!("{NAME}.clap"));
+    let vst3 = vst3_folder.join(format!("{NAME}.vst3"));
+    place(library, &library_inside(&clap))?;
+    place(library, &library_inside_vst3(&vst3))?;
+    if cfg!(target_os = "macos") {
+        for bundle in [&clap, &vst3] {
+            write(&bundle.join("Contents/Info.plist"), &property_list())?;
+            write(&bundle.join("Contents/PkgInfo"), "BNDL????")?;
+        }
+    }
+    Ok(Bundles { clap, vst3 })
+}
+
+/// Copies beside the destination, then renames: a host that has the old file mapped keeps it.
+fn place(from: &Path, to: &Path) -> Outcome<()> {
+    let folder = to.parent().ok_or_else(|| format!("{} has no folder", to.display()))?;
+    fs::create_dir_all(folder).map_err(|e| format!("{} could not be made: {e}", folder.display()))?;
+    let beside = to.with_extension("partial");
+    fs::copy(from, &beside)
+        .map_err(|e| format!("{} could not be copied to {}: {e}", from.display(), beside.display()))?;
+    fs::rename(&beside, to).map_err(|e| format!("{} could not be renamed to {}: {e}", beside.display(), to.display()))
+}
+
+fn write(to: &Path, text: &str) -> Outcome<()> {
+    fs::write(to, text).map_err(|e| format!("{} could not be written: {e}", to.display()))
+}
+
+fn property_list() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
+<plist version="1.0"><dict>
+<key>CFBundleExecutable</key><string>{NAME}</string>
+<key>CFBundleIdentifier</key><string>{IDENTIFIER}</string>
+<key>CFBundleName</key><string>{NAME}</string>
+<key>CFBundlePackageType</key><string>BNDL</string>
+<key>CFBundleSignature</key><string>????</string>
+<key>CFBundleShortVersionString</key><string>{version}</string>
+<key>CFBundleVersion</key><string>{version}</string>
+</dict></plist>
+"#
+    )
+}
+
+/// The folders that hosts search for one user's plugins.
+fn user_folders() -> Outcome<(PathBuf, PathBuf)> {
+    let variable = if cfg!(windows) { "LOCALAPPDATA" } else { "HOME" };
+    let home = std::env::var_os(variable).map(PathBuf::from).ok_or_else(|| {
+        format!("{variable} is not set, so the plugin folders are unknown: `cargo xtask install --to FOLDER`")
+    })?;
+    Ok(if cfg!(target_os = "macos") {
+        let plugins = home.join("Library/Audio/Plug-Ins");
+        (plugins.join("CLAP"), plugins.join("VST3"))
+    } else if cfg!(windows) {
+        let common = home.join("Programs/Common");
+        (common.join("CLAP"), common.join("VST3"))
+    } else {
+        (home.join(".clap"), home.join(".vst3"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bundles_hold_the_library_and_replace_an_older_one() {
+        let folder = std::env::temp_dir().join(format!("tiller-bundle-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let library = folder.join("library");
+        for content in ["one", "two"] {
+            fs::write(&library, content).unwrap();
+            let bundles = lay_out(&library, &folder.join("a"), &folder.join("b")).unwrap();
+            assert_eq!(fs::read_to_string(library_inside(&bundles.clap)).unwrap(), content);
+            assert_eq!(fs::read_to_string(library_inside_vst3(&bundles.vst3)).unwrap(), content);
+            let installed = install(&bundles, Some(&folder.join("user"))).unwrap();
+            assert_eq!(fs::read_to_string(library_inside_vst3(&installed.vst3)).unwrap(), content);
+        }
+        let missing = lay_out(&folder.join("nothing"), &folder, &folder).err().unwrap();
+        assert!(missing.contains("nothing"), "{missing}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

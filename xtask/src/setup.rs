@@ -1,0 +1,143 @@
+//! What a machine with nothing but Rust lacks: Debian packages, rustfmt and clippy, a Python environment with the
+//! host that the VST3 tests use. Says what it does; without the right to install, prints the command and stops.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::Outcome;
+use crate::cargo::{Workspace, succeeded};
+
+/// A Debian package, and how to see that what it brings is there.
+pub struct Package {
+    /// Name for apt.
+    pub name: &'static str,
+    /// Whether the machine has what the package brings, from wherever.
+    pub present: fn() -> bool,
+}
+
+/// The SoundFont that learning and the training music are played with.
+pub const SOUND_FONT: Package =
+    Package { name: "timgm6mb-soundfont", present: || Path::new("/usr/share/sounds/sf2/TimGM6mb.sf2").exists() };
+
+/// Python that can make an environment.
+const PYTHON: Package = Package { name: "python3-venv", present: || python("import venv, ensurepip") };
+
+/// Headers are not enough for some of the environment's packages: these libraries are opened by DawDreamer.
+const HOST_LIBRARIES: [&str; 4] = ["libgl1", "libx11-6", "libglib2.0-0", "libfreetype6"];
+
+/// Installs the packages that are missing.
+pub fn packages(wanted: &[Package]) -> Outcome<()> {
+    let missing: Vec<&str> = wanted.iter().filter(|p| !(p.present)()).map(|p| p.name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    apt(&missing)
+}
+
+/// rustfmt and clippy, through rustup where there is one.
+pub fn rust_tools() -> Outcome<()> {
+    for (tool, component) in [("rustfmt", "rustfmt"), ("cargo-clippy", "clippy")] {
+        if runs(tool, &["--version"]) {
+            continue;
+        }
+        eprintln!("set-up: {component} is missing, adding it with rustup");
+        let status = Command::new("rustup").args(["component", "add", component]).stdout(std::io::stderr()).status();
+        succeeded(status, &format!("rustup component add {component}"))?;
+    }
+    Ok(())
+}
+
+/// The Python of an environment under target/venv that holds tests/python/requirements.txt, made or renewed as needed.
+pub fn python_environment(workspace: &Workspace) -> Outcome<PathBuf> {
+    let requirements = workspace.root.join("tests/python/requirements.txt");
+    let wanted = fs::read_to_string(&requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
+    let folder = workspace.target.join("venv");
+    let inside = if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" };
+    let python = folder.join(inside);
+    let stamp = folder.join("installed.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && imports(&python) {
+        return Ok(python);
+    }
+    packages(&[PYTHON])?;
+    eprintln!("set-up: Python environment in {}", folder.display());
+    let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).stdout(std::io::stderr()).status();
+    succeeded(made, &format!("python3 -m venv {}", folder.display()))?;
+    let installed = Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg(&requirements)
+        .stdout(std::io::stderr())
+        .status();
+    succeeded(installed, &format!("{} -m pip install -r {}", python.display(), requirements.display()))?;
+    if !imports(&python) {
+        apt(&HOST_LIBRARIES)?;
+    }
+    if !imports(&python) {
+        return Err(format!("`{} -c 'import dawdreamer'` fails: see its message", python.display()));
+    }
+    fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))?;
+    Ok(python)
+}
+
+fn imports(python: &Path) -> bool {
+    let quiet = Command::new(python).args(["-c", "import dawdreamer, numpy"]).stdout(Stdio::null()).status();
+    quiet.is_ok_and(|status| status.success())
+}
+
+fn python(code: &str) -> bool {
+    runs("python3", &["-c", code])
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let quiet = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    quiet.is_ok_and(|status| status.success())
+}
+
+/// How this user may install packages.
+fn prefix() -> Option<&'static [&'static str]> {
+    let id = Command::new("id").arg("-u").output().ok()?;
+    if String::from_utf8_lossy(&id.stdout).trim() == "0" {
+        return Some(&["apt-get"]);
+    }
+    runs("sudo", &["-n", "true"]).then_some(&["sudo", "-n", "apt-get"])
+}
+
+fn apt(names: &[&str]) -> Outcome<()> {
+    let line = format!("apt-get install -y --no-install-recommends {}", names.join(" "));
+    if !runs("apt-get", &["--version"]) {
+        return Err(format!("this machine has no apt-get; install what Debian calls: {}", names.join(" ")));
+    }
+    let Some(prefix) = prefix() else {
+        return Err(format!("missing: {}. Run this, then try again:\n  sudo {line}", names.join(" ")));
+    };
+    eprintln!("set-up: installing {} ({})", names.join(" "), prefix.join(" "));
+    let start = |arguments: &[&str]| {
+        Command::new(prefix[0])
+            .args(&prefix[1..])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .stdout(std::io::stderr())
+            .status()
+    };
+    succeeded(start(&["update", "-q"]), "apt-get update")?;
+    let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
+    install.extend(names);
+    succeeded(start(&install), &line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_that_are_there_are_left_alone() {
+        let there = Package { name: "no-such-package", present: || true };
+        assert_eq!(packages(&[there]), Ok(()));
+    }
+
+    #[test]
+    fn a_program_that_does_not_exist_does_not_run() {
+        assert!(!runs("tiller-no-such-program", &[]));
+    }
+}
