@@ -1,1 +1,3 @@
 //! The Tiller instrument.
+pub mod params;
+pub mod state;

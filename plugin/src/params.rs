@@ -1,0 +1,121 @@
+//! The host's view of the instrument: parameter ids, ranges, texts. Ids and choice ids are frozen once released.
+
+pub mod choices;
+
+use std::sync::Arc;
+
+use nice_plug::prelude::*;
+
+use crate::params::choices::{Late, Latency, Note, Run};
+use crate::state::ProjectField;
+
+/// Below this the gain is silence.
+const SILENT_DB: f32 = -60.0;
+
+/// Everything a host automates or stores. Floats are stepped so that a value that goes through a host's normalised
+/// `f32` comes back the same: 0 dB is exactly 1, strength 0 is exactly unsteered.
+#[derive(Params)]
+pub struct TillerParams {
+    /// Prompt, model and directions: one versioned JSON text, see `state.rs`.
+    #[persist = "project"]
+    pub project: ProjectField,
+
+    /// Target of the note lane. A held MIDI key overrides it.
+    #[id = "note"]
+    pub note: EnumParam<Note>,
+    /// Signed strength of the note lane, -1 to 1. It is 1 from the start, so that choosing a note steers at once.
+    #[id = "note_strength"]
+    pub note_strength: FloatParam,
+    /// Master strength of all lanes, 0 to 1.
+    #[id = "strength"]
+    pub strength: FloatParam,
+    /// Sampling temperature, 0 to 2; 0 takes the most likely code.
+    #[id = "temperature"]
+    pub temperature: FloatParam,
+    /// Guidance scale, 1 to 6.
+    #[id = "guidance"]
+    pub guidance: FloatParam,
+    /// How many codes sampling chooses from, 0 to 2048; 0 means all.
+    #[id = "top_k"]
+    pub top_k: IntParam,
+    /// Seed of the randomness, 0 to 9999.
+    #[id = "seed"]
+    pub seed: IntParam,
+    /// Output gain in dB, -60 (silence) to 12.
+    #[id = "gain"]
+    pub gain: FloatParam,
+    /// When the instrument sounds.
+    #[id = "run"]
+    pub run: EnumParam<Run>,
+    /// What happens when a frame is late. Not automatable.
+    #[id = "late"]
+    pub late: EnumParam<Late>,
+    /// Room for jitter in the latency. Not automatable.
+    #[id = "latency"]
+    pub latency: EnumParam<Latency>,
+    /// Room for jitter in frames, 1 to 50, when `latency` is `frames`. Not automatable.
+    #[id = "latency_frames"]
+    pub latency_frames: IntParam,
+    /// The host's bypass: silence at the output while the engine goes on.
+    #[id = "bypass"]
+    pub bypass: BoolParam,
+}
+
+impl TillerParams {
+    /// The parameters at their defaults, storing the project in `project`.
+    pub fn new(project: ProjectField) -> Self {
+        Self {
+            project,
+            note: EnumParam::new("Note", Note::Off),
+            note_strength: stepped("Note strength", 1.0, -1.0, 1.0, 0.001, 3),
+            strength: stepped("Strength", 1.0, 0.0, 1.0, 0.001, 3),
+            temperature: stepped("Temperature", 1.0, 0.0, 2.0, 0.01, 2),
+            guidance: stepped("Guidance", 3.0, 1.0, 6.0, 0.01, 2),
+            top_k: IntParam::new("Top k", 250, IntRange::Linear { min: 0, max: 2048 })
+                .with_value_to_string(Arc::new(|value| if value == 0 { "all".into() } else { value.to_string() }))
+                .with_string_to_value(Arc::new(|text| match text.trim() {
+                    all if all.eq_ignore_ascii_case("all") => Some(0),
+                    number => number.parse().ok().filter(|k| (0..=2048).contains(k)),
+                })),
+            seed: IntParam::new("Seed", 0, IntRange::Linear { min: 0, max: 9999 }),
+            gain: stepped("Gain", 0.0, SILENT_DB, 12.0, 0.1, 1)
+                .with_unit(" dB")
+                .with_value_to_string(Arc::new(|db| match db {
+                    silent if silent <= SILENT_DB => "-inf".into(),
+                    zero if zero.abs() < 0.05 => "0.0".into(),
+                    db => format!("{db:.1}"),
+                }))
+                .with_string_to_value(Arc::new(|text| {
+                    let number = text.trim().trim_end_matches(['d', 'D', 'b', 'B']).trim_end();
+                    let db = number.parse::<f32>().ok().filter(|db| !db.is_nan())?;
+                    Some(db.clamp(SILENT_DB, 12.0))
+                })),
+            run: EnumParam::new("Run", Run::Transport),
+            late: EnumParam::new("Late", Late::Auto).non_automatable(),
+            latency: EnumParam::new("Latency", Latency::Safe).non_automatable(),
+            latency_frames: IntParam::new("Latency frames", 3, IntRange::Linear { min: 1, max: 50 }).non_automatable(),
+            bypass: BoolParam::new("Bypass", false).make_bypass(),
+        }
+    }
+
+    /// The gain as a factor: exactly 1 at 0 dB and exactly 0 at the bottom.
+    ///
+    /// # Realtime safety
+    /// Atomic loads and arithmetic.
+    pub fn linear_gain(&self) -> f32 {
+        let db = self.gain.value();
+        if db <= SILENT_DB { 0.0 } else { util::db_to_gain(db) }
+    }
+}
+
+fn stepped(name: &str, default: f32, min: f32, max: f32, step: f32, digits: usize) -> FloatParam {
+    FloatParam::new(name, default, FloatRange::Linear { min, max })
+        .with_step_size(step)
+        .with_value_to_string(formatters::v2s_f32_rounded(digits))
+        .with_string_to_value(Arc::new(move |text| {
+            text.trim().parse::<f32>().ok().filter(|value| value.is_finite()).map(|value| value.clamp(min, max))
+        }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! The project document: what a saved song knows about Tiller beside its parameters, as versioned JSON. Nothing that a
+//! file says is lost: what this version cannot use is kept and written back.
+
+use serde_json::{Map, Value, json};
+
+/// The version that this code writes.
+pub const VERSION: u64 = 1;
+
+/// The prompt of a new instance: the embedded model knows every word of it.
+pub const DEFAULT_PROMPT: &str = "calm piano playing broken chords, slow tempo";
+
+/// Longest prompt that is kept, in characters; the text encoder reads far less.
+pub const LONGEST_PROMPT: usize = 2_000;
+
+/// A file that the project refers to: by name for people, by hash for identity, by path for finding it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileReference {
+    /// What the editor shows.
+    pub name: String,
+    /// SHA-256 of the file's weights in hex, or empty while unknown.
+    pub hash: String,
+    /// Directory or file. Empty means embedded in the plugin.
+    pub path: String,
+    /// Fields of newer versions.
+    other: Map<String, Value>,
+}
+
+impl FileReference {
+    /// A reference to `path`, named by its last component.
+    pub fn to_path(path: &str) -> Self {
+        let name = path.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(path);
+        Self { name: name.to_owned(), path: path.to_owned(), ..Self::default() }
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        let mut other = value.as_object()?.clone();
+        let mut text = |key: &str| match other.remove(key) {
+            None | Some(Value::Null) => Some(String::new()),
+            Some(Value::String(text)) => Some(text),
+            Some(_) => None,
+        };
+        let (name, hash, path) = (text("name")?, text("hash")?, text("path")?);
+        Some(Self { name, hash, path, other })
+    }
+
+    fn to_value(&self) -> Value {
+        let mut object = self.other.clone();
+        object.insert("name".into(), json!(self.name));
+        object.insert("hash".into(), json!(self.hash));
+        object.insert("path".into(), json!(self.path));
+        Value::Object(object)
+    }
+}
+
+/// What the project stores beside the parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Project {
+    version: u64,
+    /// The text that the music follows.
+    pub prompt: String,
+    /// The checkpoint; `None` is the embedded one.
+    pub model: Option<FileReference>,
+    /// The directions file; `None` is the one that belongs to the checkpoint.
+    pub directions: Option<FileReference>,
+    /// Logical width and height of the editor.
+    pub window: Option<(u32, u32)>,
+    /// Fields of newer versions, and under "unreadable" what could not be understood.
+    other: Map<String, Value>,
+}
+
+impl Default for Project {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            prompt: DEFAULT_PROMPT.to_owned(),
+            model: None,
+            directions: None,
+            window: None,
+            other: Map::new(),
+        }
+    }
+}
+
+impl Project {
+    /// Reads a saved document. Fields that are missing take their defaults; fields that make no sense are set aside
+    /// and reported in the second value, one sentence each.
+    ///
+    /// # Errors
+    /// A sentence for the musician when `text` is no document at all.
+    pub fn parse(text: &str) -> Result<(Self, Vec<String>), String> {
+        let value = serde_json::from_str(text)
+            .map_err(|error| format!("The project's Tiller data cannot be read ({error}). It is kept, not used."))?;
+        let Value::Object(mut fields) = value else {
+            return Err("The project's Tiller data is not a document. It is kept, not used.".to_owned());
+        };
+        let mut project = Self::default();
+        let mut notes = Vec::new();
+        let mut strange = Map::new();
+        if let Some(value) = fields.remove("version") {
+            match value.as_u64() {
+                Some(version) if version > VERSION => {
+                    project.version = version;
+                    notes.push(format!(
+                        "Saved by a newer Tiller (document {version}, this one writes {VERSION}): what it does not know \
+                         is kept, not used."
+                    ));
+                }
+                Some(_) => {}
+                None => set_aside("version", value, &mut strange, &mut notes),
+            }
+        }
+        if let Some(value) = fields.remove("prompt") {
+            match value {
+                Value::String(prompt) => project.prompt = prompt.chars().take(LONGEST_PROMPT).collect(),
+                value => set_aside("prompt", value, &mut strange, &mut notes),
+            }
+        }
+        for (key, place) in [("model", &mut project.model), ("directions", &mut project.directions)] {
+            match fields.remove(key) {
+                None | Some(Value::Null) => {}
+                Some(value) => match FileReference::from_value(&value) {
+                    Some(reference) => *place = Some(reference),
+                    None => set_aside(key, value, &mut strange, &mut notes),
+                },
+            }
+        }
+        match fields.remove("window") {
+            None | Some(Value::Null) => {}
+            Some(value) => match read_size(&value) {
+                Some(size) => project.window = Some(size),
+                None => set_aside("window", value, &mut strange, &mut notes),
+            },
+        }
+        project.other = fields;
+        for (key, value) in strange {
+            project.keep_unreadable(&key, value);
+        }
+        Ok((project, notes))
+    }
+
+    /// The document as it is saved: one line of JSON, the same for the same project.
+    pub fn to_text(&self) -> String {
+        let mut fields = self.other.clone();
+        fields.insert("version".into(), json!(self.version));
+        fields.insert("prompt".into(), json!(self.prompt));
+        fields.insert("model".into(), self.model.as_ref().map_or(Value::Null, FileReference::to_value));
+        fields.insert("directions".into(), self.directions.as_ref().map_or(Value::Null, FileReference::to_value));
+        if let Some((width, height)) = self.window {
+            fields.insert("window".into(), json!([width, height]));
+        }
+        Value::Object(fields).to_string()
+    }
+
+    /// Keeps a value that could not be used, so that the next save has it still.
+    pub fn keep_unreadable(&mut self, key: &str, value: Value) {
+        let kept = self.other.entry("unreadable").or_insert_with(|| json!({}));
+        if !kept.is_object() {
+            *kept = json!({ "unreadable": kept.clone() });
+        }
+        if let Some(kept) = kept.as_object_mut() {
+            kept.insert(key.to_owned(), value);
+        }
+    }
+}
+
+fn set_aside(key: &str, value: Value, strange: &mut Map<String, Value>, notes: &mut Vec<String>) {
+    notes.push(format!("The project's \"{key}\" makes no sense here: it is kept, not used."));
+    strange.insert(key.to_owned(), value);
+}
+
+fn read_size(value: &Value) -> Option<(u32, u32)> {
+    let [width, height] = value.as_array()?.as_slice() else { return None };
+    let side = |value: &Value| value.as_u64().filter(|side| (100..=10_000).contains(side)).map(|side| side as u32);
+    Some((side(width)?, side(height)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Project, Vec<String>) {
+        Project::parse(text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_document_comes_back_as_it_was() {
+        let project = Project {
+            prompt: "näyttö \"quoted\"\nline".into(),
+            model: Some(FileReference::to_path("/models/musicgen-small/")),
+            directions: Some(FileReference::to_path("C:\\d\\notes.safetensors")),
+            window: Some((900, 600)),
+            ..Project::default()
+        };
+        assert_eq!(project.model.as_ref().map(|model| model.name.as_str()), Some("musicgen-small"));
+        assert_eq!(read(&project.to_text()), (project, Vec::new()));
+    }
+
+    #[test]
+    fn newer_documents_keep_their_version_and_fields() {
+        let text = r#"{"version":7,"prompt":"x","model":{"name":"m","path":"/m","licence":"y"},"macros":[1,{"a":2}]}"#;
+        let (mut project, notes) = read(text);
+        assert_eq!(notes.len(), 1);
+        project.prompt = "changed".into();
+        let saved: Value = serde_json::from_str(&project.to_text()).unwrap_or_default();
+        assert_eq!(saved["version"], 7);
+        assert_eq!(saved["macros"], json!([1, {"a": 2}]));
+        assert_eq!(saved["model"]["licence"], "y");
+        assert_eq!(saved["prompt"], "changed");
+    }
+
+    #[test]
+    fn nonsense_is_kept_and_the_rest_is_used() {
+        let (project, notes) =
+            read(r#"{"version":"one","prompt":5,"model":{"path":[]},"window":[0,1],"directions":null}"#);
+        assert_eq!(notes.len(), 4);
+        assert_eq!((project.prompt.as_str(), project.model.is_none(), project.window), (DEFAULT_PROMPT, true, None));
+        let saved: Value = serde_json::from_str(&project.to_text()).unwrap_or_default();
+        assert_eq!(
+            saved["unreadable"],
+            json!({"version": "one", "prompt": 5, "model": {"path": []}, "window": [0, 1]})
+        );
+        assert!(Project::parse("[]").is_err());
+        assert!(Project::parse("{\"prompt\":").is_err());
+    }
+}
