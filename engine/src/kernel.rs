@@ -1,6 +1,44 @@
 //! The f32 arithmetic of the run path (decoder and codec): no allocation, and the same bits whatever rows share a call.
-//! Any thread. candle serves loading, T5 and learning only.
+//! Any thread. candle serves T5 and learning only.
 
+/// Compiles one loop three times (AVX-512, AVX2, baseline) and picks at run time.
+///
+/// The bodies hold no fused multiply-add and Rust never contracts or reorders, so all three give the same bits;
+/// `target_feature` only lets LLVM use wider registers without `target-cpu=native`.
+macro_rules! wide {
+    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $kind:ty),* $(,)?) $body:block) => {
+        $(#[$doc])*
+        pub fn $name($($arg: $kind),*) {
+            #[inline(always)]
+            fn body($($arg: $kind),*) $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx2")]
+                fn avx512($($arg: $kind),*) {
+                    body($($arg),*);
+                }
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $kind),*) {
+                    body($($arg),*);
+                }
+                if is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the feature was seen just now; the body is safe code.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            body($($arg),*);
+        }
+    };
+}
+
+pub mod activation;
+pub mod attention;
+pub mod elementary;
 pub mod linear;
+pub mod norm;
 
 pub use linear::Linear;
