@@ -1,0 +1,244 @@
+//! Strided, dilated, padded convolution as a stream, through the `Linear` kernel on time-major data. Runner thread.
+//! Padding follows transformers' `EncodecConv1d`, the reflection at both ends of the stream included.
+
+use crate::kernel::{Linear, activation};
+
+/// Rows gathered at a time where dilation keeps a window from being contiguous.
+const GATHER_ROWS: usize = 32;
+
+/// What lies beyond both ends of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PadMode {
+    Reflect,
+    Zero,
+}
+
+/// Size of one convolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConvShape {
+    pub inputs: usize,
+    pub outputs: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub dilation: usize,
+}
+
+impl ConvShape {
+    fn span(&self) -> usize {
+        (self.kernel - 1) * self.dilation + 1
+    }
+}
+
+/// One convolution, immutable. `elu` says that its input passes an ELU first.
+pub(super) struct Conv {
+    linear: Linear,
+    shape: ConvShape,
+    pad_left: usize,
+    pad_right: usize,
+    mode: PadMode,
+    elu: bool,
+}
+
+/// Left context of one stream through one [`Conv`].
+pub(super) struct ConvState {
+    /// Rows `[base, base + rows)` of the padded input; the first `pad_left` padded rows precede the stream.
+    data: Vec<f32>,
+    base: usize,
+    rows: usize,
+    seen: usize,
+    made: usize,
+    left_filled: bool,
+    gather: Vec<f32>,
+}
+
+impl Conv {
+    /// `weight` is PyTorch's `[outputs][inputs][kernel]`; the kernel must span at least one stride.
+    pub(super) fn new(
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        shape: ConvShape,
+        causal: bool,
+        mode: PadMode,
+        elu: bool,
+    ) -> Self {
+        let ConvShape { inputs, outputs, kernel, stride, .. } = shape;
+        // [outputs][kernel][inputs]: the window of one output is then a contiguous run of time-major rows.
+        let mut window = vec![0.0; weight.len()];
+        for o in 0..outputs {
+            for c in 0..inputs {
+                for j in 0..kernel {
+                    window[(o * kernel + j) * inputs + c] = weight[(o * inputs + c) * kernel + j];
+                }
+            }
+        }
+        let total = shape.span().saturating_sub(stride);
+        let pad_right = if causal { 0 } else { total / 2 };
+        let linear = Linear::new(&window, bias, outputs, kernel * inputs);
+        Self { linear, shape, pad_left: total - pad_right, pad_right, mode, elu }
+    }
+
+    pub(super) fn inputs(&self) -> usize {
+        self.shape.inputs
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.shape.outputs
+    }
+
+    /// Output rows that `seen` input rows determine before the end of the stream is known.
+    pub(super) fn rows_ready(&self, seen: usize) -> usize {
+        if seen == 0 || (self.mode == PadMode::Reflect && seen <= self.pad_left) {
+            return 0; // the reflection at the start is not known yet
+        }
+        let padded = seen + self.pad_left;
+        if padded < self.shape.span() { 0 } else { (padded - self.shape.span()) / self.shape.stride + 1 }
+    }
+
+    /// Most output rows that one push of `rows` can give, the end of the stream included.
+    pub(super) fn most_rows_out(&self, rows: usize) -> usize {
+        (rows + self.shape.span()) / self.shape.stride + 2
+    }
+
+    /// Input rows that may wait inside for their right context.
+    pub(super) fn most_rows_kept(&self) -> usize {
+        self.shape.span() + self.shape.stride
+    }
+
+    /// An empty stream for pushes of at most `rows` rows.
+    pub(super) fn state(&self, rows: usize) -> ConvState {
+        let capacity = rows + 4 * (self.shape.span() + self.shape.stride);
+        let gathered = if self.shape.dilation > 1 { GATHER_ROWS * self.linear.inputs() } else { 0 };
+        let mut state = ConvState {
+            data: vec![0.0; capacity * self.shape.inputs],
+            base: 0,
+            rows: 0,
+            seen: 0,
+            made: 0,
+            left_filled: false,
+            gather: vec![0.0; gathered],
+        };
+        self.reset(&mut state);
+        state
+    }
+
+    /// Back to the start of a stream.
+    pub(super) fn reset(&self, state: &mut ConvState) {
+        state.data[..self.pad_left * self.shape.inputs].fill(0.0);
+        state.base = 0;
+        state.rows = self.pad_left;
+        state.seen = 0;
+        state.made = 0;
+        state.left_filled = self.pad_left == 0 || self.mode == PadMode::Zero;
+    }
+
+    /// Takes `rows` time-major rows, writes every newly determined output row to `out`, and gives their number.
+    /// `last` says that the stream ends here.
+    ///
+    /// # Realtime safety
+    /// No allocation, no lock.
+    pub(super) fn push(&self, state: &mut ConvState, input: &[f32], rows: usize, last: bool, out: &mut [f32]) -> usize {
+        let channels = self.shape.inputs;
+        self.drop_used(state);
+        let end = state.rows * channels;
+        let fresh = &mut state.data[end..end + rows * channels];
+        fresh.copy_from_slice(&input[..rows * channels]);
+        if self.elu {
+            activation::elu(fresh);
+        }
+        state.rows += rows;
+        state.seen += rows;
+        if !state.left_filled && state.seen > self.pad_left {
+            self.reflect_left(state);
+        }
+        let mut ready = self.rows_ready(state.seen);
+        if last && state.seen > 0 {
+            ready = state.seen.div_ceil(self.shape.stride);
+            self.pad_end(state);
+        }
+        let count = ready - state.made;
+        self.convolve(state, count, out);
+        state.made = ready;
+        count
+    }
+
+    /// Forgets rows that neither a later window nor the reflection at the end can reach.
+    fn drop_used(&self, state: &mut ConvState) {
+        if !state.left_filled {
+            return;
+        }
+        let reflected = (state.seen + self.pad_left).saturating_sub(1 + self.pad_right + self.shape.stride);
+        let keep = (state.made * self.shape.stride).min(reflected).max(state.base);
+        let drop = keep - state.base;
+        if drop > 0 {
+            let channels = self.shape.inputs;
+            state.data.copy_within(drop * channels..state.rows * channels, 0);
+            state.rows -= drop;
+            state.base = keep;
+        }
+    }
+
+    /// Fills the rows before the stream by reflection; what is not there (a very short stream) counts as zero.
+    fn reflect_left(&self, state: &mut ConvState) {
+        let channels = self.shape.inputs;
+        for i in 1..=self.pad_left {
+            let target = (self.pad_left - i) * channels;
+            if i < state.seen {
+                let source = (self.pad_left + i) * channels;
+                state.data.copy_within(source..source + channels, target);
+            } else {
+                state.data[target..target + channels].fill(0.0);
+            }
+        }
+        state.left_filled = true;
+    }
+
+    /// Appends the padding at the end: the right share, and what fills the last stride.
+    fn pad_end(&self, state: &mut ConvState) {
+        let (channels, seen) = (self.shape.inputs, state.seen);
+        let right = self.pad_right + seen.next_multiple_of(self.shape.stride) - seen;
+        let most = self.pad_left.max(right);
+        // A sequence no longer than its padding is first continued with zeros, reflected, then cut again.
+        let length = if seen <= most { most + 1 } else { seen };
+        if !state.left_filled {
+            self.reflect_left(state);
+        }
+        for position in seen..seen + right {
+            let target = state.rows * channels;
+            let source = if position < length { position } else { 2 * (length - 1) - position };
+            if self.mode == PadMode::Reflect && source < seen {
+                let at = (source + self.pad_left - state.base) * channels;
+                state.data.copy_within(at..at + channels, target);
+            } else {
+                state.data[target..target + channels].fill(0.0);
+            }
+            state.rows += 1;
+        }
+    }
+
+    /// The next `count` outputs from the window.
+    fn convolve(&self, state: &mut ConvState, count: usize, out: &mut [f32]) {
+        let ConvShape { inputs: channels, outputs, kernel, stride, dilation } = self.shape;
+        if count == 0 {
+            return;
+        }
+        let first = state.made * stride - state.base;
+        if dilation == 1 {
+            self.linear.forward(&state.data[first * channels..], stride * channels, count, out, outputs);
+            return;
+        }
+        let width = kernel * channels;
+        let mut done = 0;
+        while done < count {
+            let rows = (count - done).min(GATHER_ROWS);
+            for r in 0..rows {
+                for j in 0..kernel {
+                    let from = (first + (done + r) * stride + j * dilation) * channels;
+                    let to = r * width + j * channels;
+                    state.gather[to..to + channels].copy_from_slice(&state.data[from..from + channels]);
+                }
+            }
+            self.linear.forward(&state.gather, width, rows, &mut out[done * outputs..], outputs);
+            done += rows;
+        }
+    }
+}

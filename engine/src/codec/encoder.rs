@@ -1,0 +1,79 @@
+//! EnCodec's encoder: audio to codes, whole sequences of any length. Any thread but the audio thread; learning uses it.
+//! Layer for layer as transformers' `EncodecEncoder`.
+
+use super::quantizer::{Quantizer, Search};
+use super::seanet;
+use super::stack::Stack;
+use super::{CodecError, Codes};
+use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
+
+/// Frames of audio per pass, which bounds the memory whatever the length.
+const CHUNK_FRAMES: usize = 16;
+
+/// Weights of the encoder, immutable.
+pub struct CodecEncoder {
+    quantizer: Quantizer,
+    search: Search,
+    stack: Stack,
+    hop: usize,
+    channels: usize,
+}
+
+impl CodecEncoder {
+    /// Reads `audio_encoder.quantizer` and `audio_encoder.encoder` of a MusicGen checkpoint.
+    ///
+    /// # Errors
+    /// A missing or mis-shaped tensor, or a setting that this codec does not have, by name.
+    pub fn load(weights: &Weights, config: &CodecConfig) -> Result<Self, CheckpointError> {
+        let quantizer = seanet::quantizer(weights, config)?;
+        let search = quantizer.search();
+        let stack = seanet::encoder(weights, config)?;
+        let hop = config.upsampling_ratios.iter().product();
+        Ok(Self { quantizer, search, stack, hop, channels: config.audio_channels })
+    }
+
+    /// Samples per frame and channel.
+    pub fn hop(&self) -> usize {
+        self.hop
+    }
+
+    /// Channels of the interleaved audio.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Width of one latent frame.
+    pub fn latent_width(&self) -> usize {
+        self.quantizer.width()
+    }
+
+    /// Codes of `audio` (interleaved if there are two channels), one frame per started hop.
+    ///
+    /// # Errors
+    /// A length that is not a whole number of samples.
+    pub fn encode(&self, audio: &[f32]) -> Result<Codes, CodecError> {
+        let latent = self.latent(audio)?;
+        Ok(Codes::from_codebooks(self.quantizer.encode(&self.search, &latent)))
+    }
+
+    /// What the quantiser gets: `[frames][latent_width]`.
+    ///
+    /// # Errors
+    /// A length that is not a whole number of samples.
+    pub fn latent(&self, audio: &[f32]) -> Result<Vec<f32>, CodecError> {
+        if !audio.len().is_multiple_of(self.channels) {
+            return Err(CodecError::PartialSample { found: audio.len(), channels: self.channels });
+        }
+        let most = CHUNK_FRAMES * self.hop;
+        let mut stream = self.stack.stream(most);
+        let frames = (audio.len() / self.channels).div_ceil(self.hop);
+        let mut latent = Vec::with_capacity(frames * self.latent_width());
+        let mut chunks = audio.chunks(most * self.channels).peekable();
+        while let Some(chunk) = chunks.next() {
+            let rows = chunk.len() / self.channels;
+            let last = chunks.peek().is_none();
+            latent.extend_from_slice(self.stack.push(&mut stream, rows, last, |x| x.copy_from_slice(chunk)));
+        }
+        Ok(latent)
+    }
+}

@@ -1,0 +1,163 @@
+//! Builds both SEANet halves from checkpoint tensors. Loading thread.
+//! Layer order and numbering are those of transformers' `EncodecEncoder` and `EncodecDecoder`, ELUs counted.
+
+use super::conv::{Conv, ConvShape, PadMode};
+use super::lstm::{Lstm, LstmLayer};
+use super::quantizer::Quantizer;
+use super::residual::Residual;
+use super::stack::{Stack, Stage};
+use super::upsample::Upsample;
+use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
+use crate::kernel::Linear;
+
+/// The codebooks of a checkpoint's codec.
+pub(super) fn quantizer(weights: &Weights, config: &CodecConfig) -> Result<Quantizer, CheckpointError> {
+    let shape = (config.codebook_size, config.codebook_dim);
+    Quantizer::load(weights, "audio_encoder.quantizer.", config.num_quantizers, shape)
+}
+
+/// Latent frames to samples.
+pub(super) fn decoder(weights: &Weights, config: &CodecConfig) -> Result<Stack, CheckpointError> {
+    let mut build = Builder::new(weights, config, "audio_encoder.decoder.layers");
+    let mut width = config.num_filters << config.upsampling_ratios.len();
+    build.conv(config.hidden_size, width, config.kernel_size, 1, false)?;
+    build.lstm(width)?;
+    for &ratio in &config.upsampling_ratios {
+        build.elu();
+        build.upsample(width, width / 2, ratio)?;
+        width /= 2;
+        build.residuals(width)?;
+    }
+    build.elu();
+    build.conv(config.num_filters, config.audio_channels, config.last_kernel_size, 1, true)?;
+    Ok(Stack::new(build.stages))
+}
+
+/// Samples to latent frames.
+pub(super) fn encoder(weights: &Weights, config: &CodecConfig) -> Result<Stack, CheckpointError> {
+    let mut build = Builder::new(weights, config, "audio_encoder.encoder.layers");
+    let mut width = config.num_filters;
+    build.conv(config.audio_channels, width, config.kernel_size, 1, false)?;
+    for &ratio in config.upsampling_ratios.iter().rev() {
+        build.residuals(width)?;
+        build.elu();
+        build.conv(width, width * 2, ratio * 2, ratio, true)?;
+        width *= 2;
+    }
+    build.lstm(width)?;
+    build.elu();
+    build.conv(width, config.hidden_size, config.last_kernel_size, 1, true)?;
+    Ok(Stack::new(build.stages))
+}
+
+/// Collects stages; `index` is the number of the next entry of the reference's module list.
+struct Builder<'a> {
+    weights: &'a Weights,
+    config: &'a CodecConfig,
+    prefix: &'static str,
+    mode: PadMode,
+    index: usize,
+    stages: Vec<Stage>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(weights: &'a Weights, config: &'a CodecConfig, prefix: &'static str) -> Self {
+        let mode = if config.pad_mode == "reflect" { PadMode::Reflect } else { PadMode::Zero };
+        Self { weights, config, prefix, mode, index: 0, stages: Vec::new() }
+    }
+
+    /// Path of the next module.
+    fn next(&mut self) -> String {
+        let path = format!("{}.{}", self.prefix, self.index);
+        self.index += 1;
+        path
+    }
+
+    /// An ELU is a module of its own in the reference; here it belongs to the layer behind it.
+    fn elu(&mut self) {
+        self.index += 1;
+    }
+
+    fn conv(
+        &mut self,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+        elu: bool,
+    ) -> Result<(), CheckpointError> {
+        let path = self.next();
+        let shape = ConvShape { inputs, outputs, kernel, stride, dilation: 1 };
+        let conv = self.conv_at(&path, shape, elu)?;
+        self.stages.push(Stage::Conv(conv));
+        Ok(())
+    }
+
+    fn conv_at(&self, path: &str, shape: ConvShape, elu: bool) -> Result<Conv, CheckpointError> {
+        let weight = self.weights.weight_norm(&format!("{path}.conv"), &[shape.outputs, shape.inputs, shape.kernel])?;
+        let bias = self.weights.tensor(&format!("{path}.conv.bias"), &[shape.outputs])?;
+        Ok(Conv::new(&weight, Some(&bias), shape, self.config.use_causal_conv, self.mode, elu))
+    }
+
+    /// A kernel-1 convolution, which needs no context.
+    fn pointwise_at(&self, path: &str, inputs: usize, outputs: usize) -> Result<Linear, CheckpointError> {
+        let weight = self.weights.weight_norm(&format!("{path}.conv"), &[outputs, inputs, 1])?;
+        let bias = self.weights.tensor(&format!("{path}.conv.bias"), &[outputs])?;
+        Ok(Linear::new(&weight, Some(&bias), outputs, inputs))
+    }
+
+    fn upsample(&mut self, inputs: usize, outputs: usize, ratio: usize) -> Result<(), CheckpointError> {
+        let path = self.next();
+        let kernel = 2 * ratio;
+        let weight = self.weights.weight_norm(&format!("{path}.conv"), &[inputs, outputs, kernel])?;
+        let bias = self.weights.tensor(&format!("{path}.conv.bias"), &[outputs])?;
+        let surplus = kernel - ratio;
+        let trim_right = if self.config.use_causal_conv {
+            ((surplus as f64 * self.config.trim_right_ratio).ceil() as usize).min(surplus)
+        } else {
+            surplus / 2
+        };
+        let stage = Upsample::new(&weight, Some(&bias), (inputs, outputs), (kernel, ratio), surplus - trim_right);
+        self.stages.push(Stage::Upsample(stage));
+        Ok(())
+    }
+
+    fn residuals(&mut self, width: usize) -> Result<(), CheckpointError> {
+        for j in 0..self.config.num_residual_layers {
+            let path = self.next();
+            let hidden = width / self.config.compress;
+            let shape = ConvShape {
+                inputs: width,
+                outputs: hidden,
+                kernel: self.config.residual_kernel_size,
+                stride: 1,
+                dilation: self.config.dilation_growth_rate.pow(j as u32),
+            };
+            let conv = self.conv_at(&format!("{path}.block.1"), shape, true)?;
+            let pointwise = self.pointwise_at(&format!("{path}.block.3"), hidden, width)?;
+            let shortcut = match self.config.use_conv_shortcut {
+                true => Some(self.pointwise_at(&format!("{path}.shortcut"), width, width)?),
+                false => None,
+            };
+            self.stages.push(Stage::Residual(Residual::new(conv, pointwise, shortcut)));
+        }
+        Ok(())
+    }
+
+    fn lstm(&mut self, hidden: usize) -> Result<(), CheckpointError> {
+        let path = self.next();
+        let mut layers = Vec::with_capacity(self.config.num_lstm_layers);
+        for l in 0..self.config.num_lstm_layers {
+            let read = |name: &str, shape: &[usize]| self.weights.tensor(&format!("{path}.lstm.{name}_l{l}"), shape);
+            let input = read("weight_ih", &[4 * hidden, hidden])?;
+            let recurrent = read("weight_hh", &[4 * hidden, hidden])?;
+            let mut bias = read("bias_ih", &[4 * hidden])?;
+            for (sum, b) in bias.iter_mut().zip(read("bias_hh", &[4 * hidden])?) {
+                *sum += b;
+            }
+            layers.push(LstmLayer::new(&input, &recurrent, &bias, hidden));
+        }
+        self.stages.push(Stage::Lstm(Lstm::new(layers, hidden)));
+        Ok(())
+    }
+}
