@@ -4,3 +4,4 @@ pub mod kernel;
 pub mod control;
 pub mod link;
 pub mod status;
+pub mod dataset;

@@ -1,0 +1,138 @@
+//! Keys, scales and chord progressions as pitch classes and scale degrees. Pure arithmetic, any thread.
+
+use serde::Serialize;
+
+/// Names of the pitch classes, 0 = C; sharps only, as SynTheory labels them.
+pub const PITCH_CLASS_NAMES: [&str; 12] = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"];
+
+/// The two modes that the generator composes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Ionian.
+    Major,
+    /// Aeolian.
+    Minor,
+}
+
+impl Mode {
+    /// Semitones of the seven scale degrees above the tonic.
+    pub fn scale(self) -> [usize; 7] {
+        match self {
+            Mode::Major => [0, 2, 4, 5, 7, 9, 11],
+            Mode::Minor => [0, 2, 3, 5, 7, 8, 10],
+        }
+    }
+
+    /// Chord progressions as scale degrees (0 = tonic triad), one chord per bar.
+    pub fn progressions(self) -> &'static [&'static [usize]] {
+        match self {
+            Mode::Major => &[
+                &[0, 3, 4, 0],
+                &[0, 3, 5, 4],
+                &[0, 4, 5, 3],
+                &[0, 5, 3, 4],
+                &[1, 4, 0, 5],
+                &[3, 0, 4, 5],
+                &[3, 4, 2, 5],
+                &[4, 3, 0, 4],
+                &[5, 3, 0, 4],
+                &[0, 2, 3, 4],
+            ],
+            Mode::Minor => &[
+                &[0, 3, 4, 0],
+                &[0, 5, 2, 6],
+                &[0, 5, 6, 0],
+                &[0, 5, 6, 2],
+                &[0, 6, 5, 4],
+                &[0, 3, 6, 2],
+                &[3, 6, 0, 0],
+                &[6, 5, 6, 0],
+                &[0, 2, 5, 6],
+                &[0, 3, 0, 4],
+            ],
+        }
+    }
+}
+
+/// A key: tonic pitch class (0 = C) and mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Pitch class of the tonic, 0..12.
+    pub tonic: usize,
+    /// Major or minor.
+    pub mode: Mode,
+}
+
+impl Key {
+    /// Pitch class of a scale degree; degrees beyond 6 wrap.
+    pub fn pitch_class(self, degree: usize) -> usize {
+        (self.tonic + self.mode.scale()[degree % 7]) % 12
+    }
+
+    /// Pitch classes of the triad on a scale degree: root, third, fifth.
+    pub fn triad(self, degree: usize) -> [usize; 3] {
+        [self.pitch_class(degree), self.pitch_class(degree + 2), self.pitch_class(degree + 4)]
+    }
+
+    /// Every scale tone within the window, as MIDI notes in rising order.
+    pub fn tones_in(self, window: Window) -> Vec<u8> {
+        let tones: Vec<usize> = (0..7).map(|degree| self.pitch_class(degree)).collect();
+        window.notes().filter(|&note| tones.contains(&(usize::from(note) % 12))).collect()
+    }
+}
+
+/// A register: whole octaves of MIDI notes from `low` on. Whole octaves hold every pitch class equally often, and
+/// `low` never depends on the key: that is what keeps pitch classes balanced in the middle register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Lowest MIDI note.
+    pub low: u8,
+    /// Size in octaves.
+    pub octaves: u8,
+}
+
+impl Window {
+    /// The MIDI notes of the window.
+    pub fn notes(self) -> std::ops::Range<u8> {
+        self.low..self.low + 12 * self.octaves
+    }
+
+    /// The note of this pitch class in the window's `octave` (0 = lowest; wraps).
+    pub fn place(self, pitch_class: usize, octave: usize) -> u8 {
+        let low = usize::from(self.low);
+        let above = (pitch_class + 120 - low) % 12;
+        (low + above + 12 * (octave % usize::from(self.octaves.max(1)))) as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn triads_are_the_expected_ones() {
+        let c_major = Key { tonic: 0, mode: Mode::Major };
+        assert_eq!(c_major.triad(0), [0, 4, 7]);
+        assert_eq!(c_major.triad(4), [7, 11, 2]);
+        let a_minor = Key { tonic: 9, mode: Mode::Minor };
+        assert_eq!(a_minor.triad(0), [9, 0, 4]);
+        assert_eq!(a_minor.triad(5), [5, 9, 0]);
+    }
+
+    #[test]
+    fn windows_hold_every_pitch_class_equally() {
+        for low in 28..70 {
+            let window = Window { low, octaves: 2 };
+            let mut counts = [0; 12];
+            window.notes().for_each(|n| counts[usize::from(n) % 12] += 1);
+            assert_eq!(counts, [2; 12]);
+            for pc in 0..12 {
+                for octave in 0..2 {
+                    let note = window.place(pc, octave);
+                    assert!(window.notes().contains(&note) && usize::from(note) % 12 == pc);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Composes one clip from (seed, index): what is played, in which key, how fast, and under which prompt. Any thread.
+
+use super::harmony::{Key, Mode, Window};
+use super::instruments::{INSTRUMENTS, Instrument, players_of};
+use super::prompt::{self, Wording};
+use super::random::Random;
+use super::texture::{Note, Part, Texture};
+
+/// One voice of a piece.
+#[derive(Debug, Clone)]
+pub struct Voice {
+    /// Who plays.
+    pub instrument: &'static Instrument,
+    /// What it plays.
+    pub texture: Texture,
+    /// Loudness against the other voice, as a MIDI channel volume, 0..=127.
+    pub volume: u8,
+    /// The notes, times in beats.
+    pub notes: Vec<Note>,
+}
+
+/// A composed clip, ready to be rendered.
+#[derive(Debug, Clone)]
+pub struct Music {
+    /// Seed of the data set.
+    pub seed: u64,
+    /// Index of the clip in it.
+    pub index: u64,
+    /// Key and mode; never named in the prompt.
+    pub key: Key,
+    /// Tempo in beats per minute, 60 to 180.
+    pub bpm: f64,
+    /// Beat of the piece at which the clip begins, so that it starts mid-piece.
+    pub start_beat: f64,
+    /// One or two voices, the leading one first.
+    pub voices: Vec<Voice>,
+    /// The prompt.
+    pub prompt: String,
+}
+
+/// Purposes of the random streams of a clip: music and words must not share one.
+const MUSIC_STREAM: u64 = 1;
+const WORD_STREAM: u64 = 2;
+const KEY_STREAM: u64 = 3;
+
+impl Music {
+    /// Composes clip `index` of data set `seed`, long enough for `seconds` after its start.
+    pub fn compose(seed: u64, index: u64, seconds: f64) -> Self {
+        let mut random = Random::new(seed, index, MUSIC_STREAM);
+        // Each run of 24 clips holds every key in both modes once, in an order of its own.
+        let order: [usize; 24] = Random::new(seed, index / 24, KEY_STREAM).permutation();
+        let slot = order[(index % 24) as usize];
+        let key = Key { tonic: slot % 12, mode: if slot < 12 { Mode::Major } else { Mode::Minor } };
+        let progressions = key.mode.progressions();
+        let progression = progressions[random.below(progressions.len())];
+
+        let bpm = f64::from(random.between(60, 180));
+        let start_beat = 0.5 * f64::from(random.between(2, 31));
+        let beats = start_beat + seconds * bpm / 60.0;
+        let bars = (beats / 4.0).ceil() as usize + 1;
+        let loudness = random.between(52, 110);
+        let legato = [0.5, 0.95, 1.0][random.below(5).min(2)];
+
+        let voices: Vec<Voice> = choose_players(&mut random)
+            .into_iter()
+            .enumerate()
+            .map(|(i, (instrument, texture))| {
+                let part = Part {
+                    key,
+                    progression,
+                    bars,
+                    window: register(texture, i, &mut random),
+                    loudness,
+                    legato,
+                    sustained: instrument.sustained,
+                };
+                let volume = if i == 0 { 110 } else { 84 };
+                Voice { instrument, texture, volume, notes: part.write(texture, &mut random) }
+            })
+            .collect();
+
+        let mut words = Random::new(seed, index, WORD_STREAM);
+        let named = voices.iter().map(|v| (words.pick(v.instrument.names), v.texture)).collect();
+        let prompt = prompt::write(&Wording { voices: named, bpm, loudness, legato }, &mut words);
+        Self { seed, index, key, bpm, start_beat, voices, prompt }
+    }
+
+    /// Name of the texture label: the leading voice's, or `mix` when there are two voices.
+    pub fn texture_label(&self) -> &'static str {
+        match &self.voices[..] {
+            [voice] => match voice.texture {
+                Texture::Melody => "melody",
+                Texture::Chords => "chords",
+                Texture::Arpeggio => "arpeggio",
+                Texture::Bass => "bass",
+                Texture::Pad => "pad",
+            },
+            _ => "mix",
+        }
+    }
+}
+
+/// One clip in four is a mix of two instruments; the rest are one instrument, drawn evenly, in a texture it plays.
+fn choose_players(random: &mut Random) -> Vec<(&'static Instrument, Texture)> {
+    if random.chance(0.75) {
+        let instrument = &INSTRUMENTS[random.below(INSTRUMENTS.len())];
+        let texture = instrument.textures[random.below(instrument.textures.len())];
+        return vec![(instrument, texture)];
+    }
+    let pairs = [
+        (Texture::Melody, Texture::Chords),
+        (Texture::Melody, Texture::Pad),
+        (Texture::Melody, Texture::Arpeggio),
+        (Texture::Melody, Texture::Bass),
+        (Texture::Arpeggio, Texture::Pad),
+        (Texture::Chords, Texture::Bass),
+    ];
+    let (above, below) = pairs[random.below(pairs.len())];
+    let leaders = players_of(above);
+    let leader = leaders[random.below(leaders.len())];
+    let others: Vec<_> = players_of(below).into_iter().filter(|other| *other != leader).collect();
+    vec![(leader, above), (others[random.below(others.len())], below)]
+}
+
+/// The register of a voice. All but basses lie within MIDI 48..84, in whole octaves, whatever the key.
+fn register(texture: Texture, position: usize, random: &mut Random) -> Window {
+    match (texture, position) {
+        (Texture::Bass, _) => Window { low: random.between(30, 36) as u8, octaves: 1 },
+        (Texture::Chords, 0) => Window { low: random.between(50, 68) as u8, octaves: 1 },
+        (Texture::Chords, _) => Window { low: random.between(50, 64) as u8, octaves: 1 },
+        (Texture::Melody, 0) => Window { low: random.between(50, 60) as u8, octaves: 2 },
+        _ => Window { low: random.between(48, 60) as u8, octaves: 2 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn many(n: u64) -> impl Iterator<Item = Music> {
+        (0..n).map(|index| Music::compose(11, index, 4.0))
+    }
+
+    #[test]
+    fn same_seed_and_index_give_the_same_music() {
+        for index in [0, 1, 77] {
+            let (a, b) = (Music::compose(5, index, 16.0), Music::compose(5, index, 16.0));
+            assert_eq!(a.prompt, b.prompt);
+            assert_eq!(a.voices.len(), b.voices.len());
+            for (x, y) in a.voices.iter().zip(&b.voices) {
+                assert_eq!(x.notes, y.notes);
+            }
+        }
+        assert_ne!(Music::compose(5, 0, 16.0).voices[0].notes, Music::compose(6, 0, 16.0).voices[0].notes);
+    }
+
+    #[test]
+    fn keys_and_modes_are_exactly_uniform() {
+        let mut counts = HashMap::new();
+        many(2400).for_each(|m| *counts.entry(m.key).or_insert(0) += 1);
+        assert_eq!(counts.len(), 24);
+        assert!(counts.values().all(|&n| n == 100), "{counts:?}");
+    }
+
+    #[test]
+    fn prompts_never_name_a_key_note_or_chord() {
+        const FORBIDDEN: [&str; 27] = [
+            "a",
+            "b",
+            "c",
+            "d",
+            "e",
+            "f",
+            "g",
+            "h",
+            "do",
+            "re",
+            "mi",
+            "fa",
+            "sol",
+            "la",
+            "si",
+            "ti",
+            "major",
+            "minor",
+            "sharp",
+            "flat",
+            "dim",
+            "aug",
+            "diminished",
+            "augmented",
+            "triad",
+            "key",
+            "maj",
+        ];
+        for music in many(5000) {
+            assert!(!music.prompt.contains('#'));
+            for word in music.prompt.to_lowercase().split(|c: char| !c.is_alphabetic()) {
+                assert!(!FORBIDDEN.contains(&word), "{:?} holds {word:?}", music.prompt);
+            }
+        }
+    }
+
+    /// Share of the notes of the middle register (MIDI 48..84) that each pitch class has, weighted by duration. It is
+    /// even by construction over C3..B5; within the one octave C4..B4 sliding windows and the low half that arpeggios prefer leave a slope.
+    #[test]
+    fn pitch_classes_are_balanced_in_the_middle_register() {
+        let mut all = [0.0f64; 12];
+        let mut centre = [0.0f64; 12];
+        for music in many(6000) {
+            for note in music.voices.iter().flat_map(|v| &v.notes) {
+                let pc = usize::from(note.midi) % 12;
+                if (48..84).contains(&note.midi) {
+                    all[pc] += note.end - note.start;
+                }
+                if (60..72).contains(&note.midi) {
+                    centre[pc] += note.end - note.start;
+                }
+            }
+        }
+        for (name, counts, tolerance) in [("C3..B5", all, 0.03), ("C4..B4", centre, 0.20)] {
+            let mean = counts.iter().sum::<f64>() / 12.0;
+            for (pc, count) in counts.iter().enumerate() {
+                let off = count / mean - 1.0;
+                assert!(off.abs() < tolerance, "{name}: pitch class {pc} is {off:+.3} from its share");
+            }
+        }
+    }
+
+    /// Pearson's chi-square of word presence against key and against mode. Keys are stratified, so the statistic of an
+    /// independent word has its degrees of freedom as mean; 5 standard deviations above that over all words is a fault.
+    #[test]
+    fn prompt_words_do_not_depend_on_key_or_mode() {
+        let n = 7200;
+        let mut by_key: HashMap<String, [f64; 12]> = HashMap::new();
+        let mut by_mode: HashMap<String, [f64; 2]> = HashMap::new();
+        for music in many(n) {
+            let mut words: Vec<String> =
+                music.prompt.split(|c: char| !c.is_alphabetic()).filter(|w| !w.is_empty()).map(str::to_owned).collect();
+            words.sort();
+            words.dedup();
+            for word in words {
+                by_key.entry(word.clone()).or_default()[music.key.tonic] += 1.0;
+                by_mode.entry(word).or_default()[usize::from(music.key.mode == Mode::Minor)] += 1.0;
+            }
+        }
+        let check = |word: &str, counts: &[f64]| {
+            let total: f64 = counts.iter().sum();
+            if total < 60.0 {
+                return;
+            }
+            let expected = total / counts.len() as f64;
+            let absent = n as f64 / counts.len() as f64 - expected;
+            let chi: f64 =
+                counts.iter().map(|c| (c - expected).powi(2) * (1.0 / expected + 1.0 / absent.max(1.0))).sum();
+            let freedom = counts.len() as f64 - 1.0;
+            assert!(
+                chi < freedom + 5.0 * (2.0 * freedom).sqrt() + 4.0,
+                "{word:?}: chi-square {chi:.1}, counts {counts:?}"
+            );
+        };
+        assert!(by_key.len() > 60, "{} words", by_key.len());
+        by_key.iter().for_each(|(word, counts)| check(word, counts));
+        by_mode.iter().for_each(|(word, counts)| check(word, counts));
+    }
+
+    #[test]
+    fn no_voice_rests_for_long() {
+        for music in many(500) {
+            for voice in &music.voices {
+                let mut reached = 0.0f64;
+                for note in &voice.notes {
+                    assert!(note.start - reached < 1.01, "gap of {} beats", note.start - reached);
+                    reached = reached.max(note.end);
+                }
+                assert!(reached >= music.start_beat + 4.0 * music.bpm / 60.0);
+            }
+        }
+    }
+}
