@@ -65,28 +65,12 @@ impl CodecDecoder {
         self.lookahead_samples
     }
 
-    /// A stream for pushes of at most `frames` frames (the hop). All its memory is allocated here.
-    pub fn stream(self: &Arc<Self>, frames: usize) -> DecoderStream {
-        let frames = frames.max(1);
-        let queued = self.stack.most_rows_out(frames) + (self.lookahead_frames + frames + 1) * self.hop;
-        DecoderStream {
-            stack: self.stack.stream(frames),
-            decoder: Arc::clone(self),
-            most_frames: frames,
-            seen: 0,
-            made: 0,
-            ended: false,
-            capacity: queued * self.channels,
-            queue: VecDeque::with_capacity(queued * self.channels),
-        }
-    }
-
     /// Decodes a whole sequence: `frames * hop` samples per channel, interleaved.
     ///
     /// # Errors
     /// Codes of another codec: wrong number of codebooks, or a code past the tables.
     pub fn decode(self: &Arc<Self>, codes: &Codes) -> Result<Vec<f32>, CodecError> {
-        let mut stream = self.stream(WHOLE_FRAMES);
+        let mut stream = DecoderStream::with_hop(Arc::clone(self), WHOLE_FRAMES);
         let mut audio = Vec::with_capacity(codes.frames() * self.hop * self.channels);
         for chunk in codes.frame_major().chunks(WHOLE_FRAMES * self.codebooks()) {
             stream.push(chunk)?;
@@ -112,6 +96,28 @@ pub struct DecoderStream {
 }
 
 impl DecoderStream {
+    /// A stream that takes one frame per push. All its memory is allocated here.
+    pub fn new(decoder: Arc<CodecDecoder>) -> Self {
+        Self::with_hop(decoder, 1)
+    }
+
+    /// A stream that takes up to `frames` frames per push: a longer hop reads the weights less often.
+    pub fn with_hop(decoder: Arc<CodecDecoder>, frames: usize) -> Self {
+        let frames = frames.max(1);
+        let queued = decoder.stack.most_rows_out(frames) + (decoder.lookahead_frames + frames + 1) * decoder.hop;
+        let capacity = queued * decoder.channels;
+        Self {
+            stack: decoder.stack.stream(frames),
+            decoder,
+            most_frames: frames,
+            seen: 0,
+            made: 0,
+            ended: false,
+            capacity,
+            queue: VecDeque::with_capacity(capacity),
+        }
+    }
+
     /// Takes the codes of one frame or several, `[frames][codebooks]`, and queues every sample that they determine.
     ///
     /// # Errors
@@ -129,12 +135,15 @@ impl DecoderStream {
         self.run(codes, frames, false)
     }
 
-    /// Ends the sequence: queues the rest, `frames * hop` samples per channel in all.
+    /// Ends the sequence: queues the rest, `frames * hop` samples per channel in all. Ending twice changes nothing.
     ///
     /// # Errors
-    /// A queue that nobody reads, or a stream that has ended.
+    /// A queue that nobody reads.
+    ///
+    /// # Realtime safety
+    /// As [`DecoderStream::push`].
     pub fn finish(&mut self) -> Result<(), CodecError> {
-        self.run(&[], 0, true)
+        if self.ended { Ok(()) } else { self.run(&[], 0, true) }
     }
 
     fn run(&mut self, codes: &[u32], frames: usize, last: bool) -> Result<(), CodecError> {
@@ -163,7 +172,7 @@ impl DecoderStream {
     }
 
     /// Samples that wait in the queue, all channels together.
-    pub fn ready(&self) -> usize {
+    pub fn available(&self) -> usize {
         self.queue.len()
     }
 

@@ -93,7 +93,7 @@ impl Linear {
         self.outputs
     }
 
-    /// `y[r * y_stride + n] = b[n] + sum_k W[n][k] x[r * x_stride + k]` for `rows` rows.
+    /// `y[r * y_stride + n] = sum_k W[n][k] x[r * x_stride + k] + b[n]` for `rows` rows.
     ///
     /// `x_stride` may be smaller than `inputs`: overlapping windows make a convolution over time-major data.
     ///
@@ -234,12 +234,8 @@ unsafe fn block<const ADD: bool, V: Lanes, const R: usize, const L: usize>(
 ) -> usize {
     let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * x_stride..][..tile.weight.len()]);
     // SAFETY: the caller's promise, here and below.
-    let mut sum = [unsafe { [V::load(&tile.bias[0]); L] }; R];
-    for row in &mut sum {
-        for (sum, bias) in row.iter_mut().zip(tile.bias) {
-            *sum = unsafe { V::load(bias) };
-        }
-    }
+    // The bias comes last: a sum that starts at a large bias rounds every small product to its grain.
+    let mut sum = [unsafe { [V::splat(0.0); L] }; R];
     for (k, weight) in tile.weight.iter().enumerate() {
         for r in 0..R {
             let x = unsafe { V::splat(x[r][k]) };
@@ -254,8 +250,8 @@ unsafe fn block<const ADD: bool, V: Lanes, const R: usize, const L: usize>(
             let first = tile.first + l * LANES;
             let count = tile.outputs.saturating_sub(first).min(LANES);
             let sum = unsafe { sum.store() };
-            for (y, s) in y[first.min(tile.outputs)..].iter_mut().zip(&sum.0[..count]) {
-                *y = if ADD { *y + s } else { *s };
+            for ((y, s), b) in y[first.min(tile.outputs)..].iter_mut().zip(&sum.0[..count]).zip(&tile.bias[l].0) {
+                *y = if ADD { *y + (s + b) } else { s + b };
             }
         }
     }
