@@ -1,0 +1,263 @@
+//! The directions file: one safetensors per checkpoint and concept family, refused for any other checkpoint.
+//! Layout after MusicRFM's own artefacts (`method.md` 3.6). Read and written off the audio thread.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+/// Value of the `format` metadata key that this version writes and reads.
+const FORMAT: &str = "tiller-directions-1";
+
+/// Why a directions file was not used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectionsError {
+    /// The file could not be read or written.
+    #[error("directions {file}: {source}")]
+    Io { file: String, source: std::io::Error },
+    /// The bytes are not a safetensors file.
+    #[error("directions {file} is no safetensors file ({why}); learn the directions again with `cargo xtask learn`")]
+    Malformed { file: String, why: String },
+    /// A metadata key is missing or has another value.
+    #[error("directions {file}: metadata `{key}` should be {expected}, found {found}; learn the directions again with `cargo xtask learn`")]
+    Metadata { file: String, key: &'static str, expected: String, found: String },
+    /// A tensor is missing or has another shape.
+    #[error("directions {file}: tensor `{tensor}` should be {expected}, found {found}; learn the directions again with `cargo xtask learn`")]
+    Shape { file: String, tensor: &'static str, expected: String, found: String },
+    /// The file was learned on another checkpoint.
+    #[error(
+        "directions {file} belong to checkpoint {theirs} ({their_hash:.12}), but {ours} ({our_hash:.12}) is loaded; \
+         learn directions for it with `cargo xtask learn`"
+    )]
+    OtherCheckpoint { file: String, theirs: String, their_hash: String, ours: String, our_hash: String },
+}
+
+/// Directions of one concept family for one checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Directions {
+    /// Concept family, for example "notes".
+    pub concept: String,
+    /// One name per class, in the order of `vectors`.
+    pub classes: Vec<String>,
+    /// Name of the checkpoint that they were learned on.
+    pub checkpoint_name: String,
+    /// SHA-256 of that checkpoint's weights, hex.
+    pub checkpoint_hash: String,
+    /// How they were found: "mean", "rfm", ...
+    pub method: String,
+    /// Decoder blocks.
+    pub blocks: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// `[class][block][hidden]`, each `hidden` long vector of length 1.
+    pub vectors: Vec<f32>,
+    /// `[block]`: mean Euclidean norm of the block's output on the learning data.
+    pub block_norms: Vec<f32>,
+    /// `[class][block]`: held-out score of the direction, 0.5 = chance.
+    pub scores: Vec<f32>,
+    /// What strength 1 injects, as a fraction of each block's mean norm (the calibrated full dose).
+    pub full_dose: f32,
+    /// Where the data came from and what was measured, free JSON.
+    pub provenance: String,
+}
+
+impl Directions {
+    /// Reads a file's bytes; `file` names it in errors.
+    pub fn from_bytes(bytes: &[u8], file: &str) -> Result<Self, DirectionsError> {
+        let malformed = |why: &dyn std::fmt::Display| DirectionsError::Malformed { file: file.to_owned(), why: why.to_string() };
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(&e))?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| malformed(&e))?;
+        let empty = HashMap::new();
+        let metadata = header.metadata().as_ref().unwrap_or(&empty);
+        let value = |key: &'static str| {
+            metadata.get(key).cloned().ok_or_else(|| DirectionsError::Metadata {
+                file: file.to_owned(),
+                key,
+                expected: "present".to_owned(),
+                found: "nothing".to_owned(),
+            })
+        };
+        let format = value("format")?;
+        if format != FORMAT {
+            return Err(DirectionsError::Metadata {
+                file: file.to_owned(),
+                key: "format",
+                expected: FORMAT.to_owned(),
+                found: format,
+            });
+        }
+        let full_dose = value("full_dose")?;
+        let full_dose: f32 = match full_dose.parse() {
+            Ok(dose) if f32::is_finite(dose) && dose > 0.0 => dose,
+            _ => {
+                return Err(DirectionsError::Metadata {
+                    file: file.to_owned(),
+                    key: "full_dose",
+                    expected: "a positive number".to_owned(),
+                    found: full_dose,
+                });
+            }
+        };
+        let classes: Vec<String> = value("classes")?.split(',').map(str::to_owned).collect();
+        let shape = |tensor: &'static str| tensors.tensor(tensor).map(|view| view.shape().to_vec()).unwrap_or_default();
+        let vectors_shape = shape("dir");
+        let [count, blocks, hidden] = vectors_shape[..] else {
+            return Err(shape_error(file, "dir", "[class, block, hidden]", &vectors_shape));
+        };
+        if count != classes.len() || blocks == 0 || hidden == 0 {
+            return Err(shape_error(file, "dir", &format!("[{}, block, hidden]", classes.len()), &vectors_shape));
+        }
+        let read = |tensor: &'static str, expected: &[usize]| -> Result<Vec<f32>, DirectionsError> {
+            let found = shape(tensor);
+            let view = tensors.tensor(tensor).map_err(|_| shape_error(file, tensor, &format!("{expected:?}"), &found))?;
+            if found != expected || view.dtype() != Dtype::F32 {
+                return Err(shape_error(file, tensor, &format!("{expected:?} in f32"), &found));
+            }
+            let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            match values.iter().all(|value| value.is_finite()) {
+                true => Ok(values),
+                false => Err(malformed(&format!("tensor `{tensor}` holds numbers that are not finite"))),
+            }
+        };
+        Ok(Self {
+            vectors: read("dir", &[count, blocks, hidden])?,
+            block_norms: read("norm", &[blocks])?,
+            scores: read("score", &[count, blocks])?,
+            concept: value("concept")?,
+            checkpoint_name: value("checkpoint_name")?,
+            checkpoint_hash: value("checkpoint_sha256")?,
+            method: value("method")?,
+            provenance: value("provenance")?,
+            classes,
+            blocks,
+            hidden,
+            full_dose,
+        })
+    }
+
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, DirectionsError> {
+        let file = path.display().to_string();
+        match std::fs::read(path) {
+            Ok(bytes) => Self::from_bytes(&bytes, &file),
+            Err(source) => Err(DirectionsError::Io { file, source }),
+        }
+    }
+
+    /// Writes the file beside its place and renames it, so that a crash leaves the old one whole.
+    pub fn write(&self, path: &Path) -> Result<(), DirectionsError> {
+        let file = path.display().to_string();
+        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let tensors = [
+            ("dir", vec![self.classes.len(), self.blocks, self.hidden], bytes(&self.vectors)),
+            ("norm", vec![self.blocks], bytes(&self.block_norms)),
+            ("score", vec![self.classes.len(), self.blocks], bytes(&self.scores)),
+        ];
+        let malformed = |e: safetensors::SafeTensorError| DirectionsError::Malformed { file: file.clone(), why: e.to_string() };
+        let mut views = Vec::new();
+        for (name, shape, data) in &tensors {
+            views.push((*name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(malformed)?));
+        }
+        let metadata = HashMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("concept".to_owned(), self.concept.clone()),
+            ("classes".to_owned(), self.classes.join(",")),
+            ("checkpoint_name".to_owned(), self.checkpoint_name.clone()),
+            ("checkpoint_sha256".to_owned(), self.checkpoint_hash.clone()),
+            ("method".to_owned(), self.method.clone()),
+            ("full_dose".to_owned(), self.full_dose.to_string()),
+            ("provenance".to_owned(), self.provenance.clone()),
+        ]);
+        let serialized = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
+        let beside = path.with_extension("part");
+        std::fs::write(&beside, serialized)
+            .and_then(|()| std::fs::rename(&beside, path))
+            .map_err(|source| DirectionsError::Io { file: file.clone(), source })
+    }
+
+    /// Refuses directions of another checkpoint, or of other sizes, naming both.
+    pub fn check(&self, file: &str, name: &str, hash: &str, blocks: usize, hidden: usize) -> Result<(), DirectionsError> {
+        if self.checkpoint_hash != hash {
+            return Err(DirectionsError::OtherCheckpoint {
+                file: file.to_owned(),
+                theirs: self.checkpoint_name.clone(),
+                their_hash: self.checkpoint_hash.clone(),
+                ours: name.to_owned(),
+                our_hash: hash.to_owned(),
+            });
+        }
+        if (self.blocks, self.hidden) != (blocks, hidden) {
+            let expected = format!("[{}, {blocks}, {hidden}]", self.classes.len());
+            return Err(shape_error(file, "dir", &expected, &[self.classes.len(), self.blocks, self.hidden]));
+        }
+        Ok(())
+    }
+
+    /// The unit vector of `class` at `block`.
+    pub fn vector(&self, class: usize, block: usize) -> &[f32] {
+        let start = (class * self.blocks + block) * self.hidden;
+        &self.vectors[start..start + self.hidden]
+    }
+}
+
+fn shape_error(file: &str, tensor: &'static str, expected: &str, found: &[usize]) -> DirectionsError {
+    DirectionsError::Shape {
+        file: file.to_owned(),
+        tensor,
+        expected: expected.to_owned(),
+        found: if found.is_empty() { "nothing".to_owned() } else { format!("{found:?}") },
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn example() -> Directions {
+        let (blocks, hidden) = (2, 4);
+        let classes: Vec<String> = crate::control::PitchClass::NAMES.iter().map(|n| n.to_string()).collect();
+        let vectors = (0..12 * blocks * hidden).map(|i| if i % hidden == (i / hidden) % hidden { 1.0 } else { 0.0 });
+        Directions {
+            concept: "notes".to_owned(),
+            vectors: vectors.collect(),
+            scores: vec![0.75; classes.len() * blocks],
+            classes,
+            checkpoint_name: "one".to_owned(),
+            checkpoint_hash: "0123456789abcdef".to_owned(),
+            method: "mean".to_owned(),
+            blocks,
+            hidden,
+            block_norms: vec![2.0, 3.0],
+            full_dose: 0.5,
+            provenance: "{}".to_owned(),
+        }
+    }
+
+    #[test]
+    fn written_directions_read_back_the_same() {
+        let path = std::env::temp_dir().join(format!("tiller-directions-{}.safetensors", std::process::id()));
+        example().write(&path).unwrap();
+        let back = Directions::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(back, example());
+    }
+
+    #[test]
+    fn directions_of_another_checkpoint_name_both() {
+        let text = example().check("notes.safetensors", "two", "ffffffffffffffff", 2, 4).unwrap_err().to_string();
+        for part in ["notes.safetensors", "one", "0123456789ab", "two", "ffffffffffff"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn truncated_bytes_are_an_error_at_every_length() {
+        let path = std::env::temp_dir().join(format!("tiller-truncated-{}.safetensors", std::process::id()));
+        example().write(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for length in 0..bytes.len() {
+            assert!(Directions::from_bytes(&bytes[..length], "short").is_err(), "length {length}");
+        }
+    }
+}
