@@ -242,3 +242,71 @@ impl Conv {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Weights and samples that are exact in f32, so that sums may be compared for equality.
+    fn whole_numbers(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7 + seed * 13 + i * i) % 11) as f32 - 5.0).collect()
+    }
+
+    /// The textbook sum over an explicitly padded sequence.
+    fn naive(x: &[f32], weight: &[f32], shape: ConvShape, left: usize, right: usize) -> Vec<f32> {
+        let rows = x.len() / shape.inputs;
+        let at = |position: isize, c: usize| {
+            let last = rows as isize - 1;
+            let folded = if position < 0 { -position } else { position };
+            let folded = if folded > last { 2 * last - folded } else { folded };
+            x[folded as usize * shape.inputs + c]
+        };
+        let padded = rows + left + right;
+        let mut out = Vec::new();
+        let mut start = 0;
+        while start + shape.span() <= padded {
+            for o in 0..shape.outputs {
+                let mut sum = 0.0;
+                for c in 0..shape.inputs {
+                    for j in 0..shape.kernel {
+                        let position = (start + j * shape.dilation) as isize - left as isize;
+                        sum += weight[(o * shape.inputs + c) * shape.kernel + j] * at(position, c);
+                    }
+                }
+                out.push(sum);
+            }
+            start += shape.stride;
+        }
+        out
+    }
+
+    #[test]
+    fn any_chunking_equals_the_textbook_convolution() {
+        for (kernel, stride, dilation) in [(7, 1, 1), (3, 1, 3), (8, 4, 1), (10, 5, 1), (1, 1, 1), (4, 1, 2)] {
+            for causal in [false, true] {
+                let shape = ConvShape { inputs: 3, outputs: 2, kernel, stride, dilation };
+                let weight = whole_numbers(2 * 3 * kernel, 1);
+                let conv = Conv::new(&weight, None, shape, causal, PadMode::Reflect, false);
+                for rows in [20, 21, 22, 23, 64] {
+                    let x = whole_numbers(rows * 3, rows);
+                    let right = conv.pad_right + rows.next_multiple_of(stride) - rows;
+                    let want = naive(&x, &weight, shape, conv.pad_left, right);
+                    for chunk in [1, 2, 7, 64] {
+                        let mut state = conv.state(chunk);
+                        let (mut got, mut seen) = (Vec::new(), 0);
+                        let mut out = vec![f32::NAN; conv.most_rows_out(chunk) * 2];
+                        for piece in x.chunks(chunk * 3) {
+                            seen += piece.len() / 3;
+                            let count = conv.push(&mut state, piece, piece.len() / 3, seen == rows, &mut out);
+                            got.extend_from_slice(&out[..count * 2]);
+                        }
+                        assert_eq!(
+                            got, want,
+                            "kernel {kernel} stride {stride} dilation {dilation} rows {rows} chunk {chunk}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

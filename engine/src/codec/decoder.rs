@@ -106,8 +106,12 @@ impl DecoderStream {
         let frames = frames.max(1);
         let queued = decoder.stack.most_rows_out(frames) + (decoder.lookahead_frames + frames + 1) * decoder.hop;
         let capacity = queued * decoder.channels;
+        let mut stack = decoder.stack.stream(frames);
+        // Fresh memory is mapped at its first use: that is paid here, not by the first frame of music.
+        decoder.stack.push(&mut stack, frames, false, |latent| latent.fill(0.0));
+        decoder.stack.reset(&mut stack);
         Self {
-            stack: decoder.stack.stream(frames),
+            stack,
             decoder,
             most_frames: frames,
             seen: 0,

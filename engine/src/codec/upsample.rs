@@ -131,3 +131,48 @@ impl Upsample {
         count
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_chunking_equals_the_textbook_overlap_add() {
+        let (inputs, outputs) = (3, 2);
+        for (kernel, stride, trim_left) in [(8, 4, 2), (10, 5, 3), (6, 3, 0), (4, 2, 2), (7, 2, 4)] {
+            let weight: Vec<f32> = (0..inputs * outputs * kernel).map(|i| ((i * i + 3 * i) % 9) as f32 - 4.0).collect();
+            let bias = [1.0, -2.0];
+            let layer = Upsample::new(&weight, Some(&bias), (inputs, outputs), (kernel, stride), trim_left);
+            for rows in [1, 2, 9] {
+                // Positive samples: the ELU before the layer leaves them as they are.
+                let x: Vec<f32> = (0..rows * inputs).map(|i| ((i * 5) % 7) as f32 + 1.0).collect();
+                let mut full = bias.repeat((rows - 1) * stride + kernel);
+                for t in 0..rows {
+                    for c in 0..inputs {
+                        for o in 0..outputs {
+                            for j in 0..kernel {
+                                full[(t * stride + j) * outputs + o] +=
+                                    x[t * inputs + c] * weight[(c * outputs + o) * kernel + j];
+                            }
+                        }
+                    }
+                }
+                let want = &full[trim_left * outputs..(trim_left + rows * stride) * outputs];
+                for chunk in [1, 2, 9] {
+                    let mut state = layer.state(chunk);
+                    let mut out = vec![f32::NAN; layer.most_rows_out(chunk) * outputs];
+                    let (mut got, mut seen) = (Vec::new(), 0);
+                    for piece in x.chunks(chunk * inputs) {
+                        seen += piece.len() / inputs;
+                        let count = layer.push(&mut state, piece, piece.len() / inputs, seen == rows, &mut out);
+                        if seen < rows {
+                            assert_eq!(got.len() / outputs + count, layer.rows_ready(seen));
+                        }
+                        got.extend_from_slice(&out[..count * outputs]);
+                    }
+                    assert_eq!(got, want, "kernel {kernel} stride {stride} rows {rows} chunk {chunk}");
+                }
+            }
+        }
+    }
+}
