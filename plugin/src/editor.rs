@@ -1,0 +1,90 @@
+//! The editor as hosts see it: a window of a remembered size. It is made anew at each opening, so that a project loaded
+//! in between brings its own size. UI thread.
+
+mod app;
+mod keys;
+mod meter;
+mod slider;
+mod theme;
+
+use std::error::Error;
+use std::sync::Arc;
+
+use nice_plug::context::gui::GuiContext;
+use nice_plug::editor::dpi::{LogicalSize, NativeSize, Size};
+use nice_plug::editor::{Editor, HostMethods, ParentWindowHandle, ResizeHint, SpawnedEditor};
+use nice_plug_egui::{
+    EguiEditor, EguiEditorHandle, EguiEditorState, EguiNiceSettings, GraphicsConfig, RepaintNotifier,
+    create_egui_editor,
+};
+use parking_lot::Mutex;
+
+use crate::editor::app::App;
+use crate::instance::Instance;
+use crate::params::TillerParams;
+
+const DEFAULT_SIZE: (u32, u32) = (760, 560);
+const SMALLEST: LogicalSize<f32> = LogicalSize { width: 620.0, height: 500.0 };
+const LARGEST: LogicalSize<f32> = LogicalSize { width: 2_400.0, height: 1_800.0 };
+
+/// Opens editor windows for one plugin instance.
+pub struct TillerEditor {
+    instance: Arc<Instance>,
+    params: Arc<TillerParams>,
+    /// The newest window and what it knows of its size.
+    window: Mutex<Option<(EguiEditor<App>, Arc<EguiEditorState>)>>,
+}
+
+impl TillerEditor {
+    /// Opens nothing yet.
+    pub fn new(instance: Arc<Instance>, params: Arc<TillerParams>) -> Self {
+        Self { instance, params, window: Mutex::new(None) }
+    }
+
+    fn remembered_size(&self) -> LogicalSize<f64> {
+        let (width, height) = self.instance.project.project().window.unwrap_or(DEFAULT_SIZE);
+        let within = |side: u32, low: f32, high: f32| f64::from((side as f32).clamp(low, high));
+        LogicalSize {
+            width: within(width, SMALLEST.width, LARGEST.width),
+            height: within(height, SMALLEST.height, LARGEST.height),
+        }
+    }
+}
+
+impl Editor for TillerEditor {
+    type Handle = EguiEditorHandle;
+
+    fn spawn(
+        &self,
+        parent: Option<ParentWindowHandle>,
+        wait_for_parent: bool,
+        fallback_scale_factor: Option<f64>,
+        context: GuiContext,
+        host: Option<HostMethods>,
+    ) -> Result<SpawnedEditor<Self::Handle>, Box<dyn Error>> {
+        let state = EguiEditorState::from_size(self.remembered_size(), 1.0);
+        let settings = EguiNiceSettings {
+            title: "Tiller".to_owned(),
+            graphics: GraphicsConfig::default(),
+            resize_hint: self.resize_hint(),
+            ..EguiNiceSettings::default()
+        };
+        let app = App::new(self.instance.clone(), self.params.clone());
+        let editor = create_egui_editor(state.clone(), RepaintNotifier::new(), settings, app)
+            .ok_or("the editor's window could not be made")?;
+        let spawned = editor.spawn(parent, wait_for_parent, fallback_scale_factor, context, host)?;
+        *self.window.lock() = Some((editor, state));
+        Ok(spawned)
+    }
+
+    fn size(&self) -> NativeSize<u32> {
+        match &*self.window.lock() {
+            Some((editor, state)) if state.is_open() => editor.size(),
+            _ => NativeSize::from_size(Size::Logical(self.remembered_size()), 1.0),
+        }
+    }
+
+    fn resize_hint(&self) -> ResizeHint {
+        ResizeHint::RESIZABLE.with_min_max_logical_size(Some(SMALLEST), Some(LARGEST))
+    }
+}

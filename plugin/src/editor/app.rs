@@ -1,0 +1,265 @@
+//! What the window shows, top to bottom: model, prompt, note keys, strengths and sampling, output, status. UI thread;
+//! nothing here waits for the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use egui::{Align, Color32, Context, CornerRadius, Frame, Key, Layout, Margin, RichText, TextEdit, Ui, vec2};
+use nice_plug::context::gui::{GuiContext, ParamSetter};
+use nice_plug::params::enums::{Enum, EnumParam};
+use nice_plug::prelude::Param;
+use nice_plug_egui::baseview::{HandlerError, WindowSize};
+use nice_plug_egui::{NiceEguiApp, resizable_window::ResizableWindow};
+use std::sync::atomic::Ordering;
+
+use crate::editor::meter::Meter;
+use crate::editor::{keys, slider, theme};
+use crate::instance::Instance;
+use crate::params::TillerParams;
+use crate::state::document::{FileReference, LONGEST_PROMPT};
+use crate::status_line::{Readings, model_line, status_line};
+
+/// Repaints while something moves, and while nothing does.
+const LIVELY: Duration = Duration::from_millis(33);
+const CALM: Duration = Duration::from_millis(250);
+
+/// The contents of one window.
+pub struct App {
+    instance: Arc<Instance>,
+    params: Arc<TillerParams>,
+    context: Option<GuiContext>,
+    prompt: Draft,
+    model: Draft,
+    meter: Meter,
+}
+
+/// A text being typed, and the text that the project had when it was last looked at.
+#[derive(Default)]
+struct Draft {
+    typed: String,
+    seen: String,
+}
+
+impl Draft {
+    /// Takes the project's text over when that has changed: a loaded project wins over half a line.
+    fn follow(&mut self, project: &str) {
+        if self.seen != project {
+            project.clone_into(&mut self.seen);
+            project.clone_into(&mut self.typed);
+        }
+    }
+
+    fn is_changed(&self) -> bool {
+        self.typed.trim() != self.seen.trim()
+    }
+}
+
+impl App {
+    /// The meter starts with what sounds from now on.
+    pub fn new(instance: Arc<Instance>, params: Arc<TillerParams>) -> Self {
+        let _before_the_window = instance.meters.take_peaks();
+        Self {
+            instance,
+            params,
+            context: None,
+            prompt: Draft::default(),
+            model: Draft::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    fn show(&mut self, ui: &mut Ui, setter: &ParamSetter<'_>) {
+        let readings = self.instance.readings();
+        let seconds = ui.input(|input| input.stable_dt).min(0.5);
+        self.meter.feed(readings.peak, seconds);
+        self.header(ui);
+        group(ui, "Prompt", |ui| self.prompt_row(ui));
+        let params = self.params.clone();
+        group(ui, "Steer to a note", |ui| {
+            keys::keys(ui, &params, setter, readings.note);
+            slider::slider(ui, &params.note_strength, setter, theme::STEER);
+            slider::slider(ui, &params.strength, setter, theme::STEER);
+        });
+        ui.columns(2, |columns| {
+            group(&mut columns[0], "Sampling", |ui| sampling(ui, &params, setter));
+            group(&mut columns[1], "Output", |ui| self.output(ui, setter, &readings));
+        });
+        self.footer(ui, &readings);
+        let moves = readings.sounding || !self.meter.at_rest() || !self.instance.handle.status().state.is_settled();
+        ui.ctx().request_repaint_after(if moves { LIVELY } else { CALM });
+    }
+
+    fn header(&mut self, ui: &mut Ui) {
+        let status = self.instance.handle.status();
+        ui.horizontal(|ui| {
+            ui.label(RichText::new("Tiller").heading().strong());
+            ui.add_space(theme::GAP);
+            let model = model_line(&status.state);
+            ui.label(RichText::new("\u{25cf}").color(theme::tone(model.tone)));
+            let project = self.instance.project.project();
+            let name = match &project.model {
+                Some(reference) if !reference.name.is_empty() => reference.name.clone(),
+                _ if status.model.is_empty() => "Built-in model".to_owned(),
+                _ => status.model.clone(),
+            };
+            ui.label(name);
+            ui.label(RichText::new(model.text).color(theme::QUIET));
+            self.model.follow(project.model.as_ref().map_or("", |reference| reference.path.as_str()));
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| self.model_choice(ui));
+        });
+    }
+
+    fn model_choice(&mut self, ui: &mut Ui) {
+        let changed = self.model.is_changed();
+        let retry = !changed && !self.model.seen.is_empty();
+        let pressed =
+            ui.add_enabled(changed || retry, egui::Button::new(if retry { "Reload" } else { "Load" })).clicked();
+        let edit = ui.add(
+            TextEdit::singleline(&mut self.model.typed)
+                .hint_text("Folder of a MusicGen model; empty: built-in")
+                .desired_width(ui.available_width().min(280.0)),
+        );
+        let entered = edit.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
+        if retry && pressed {
+            self.instance.reload();
+        } else if changed && (pressed || entered) {
+            let path = self.model.typed.trim().to_owned();
+            self.instance.project.edit(|project| {
+                project.model = (!path.is_empty()).then(|| FileReference::to_path(&path));
+            });
+        }
+    }
+
+    fn prompt_row(&mut self, ui: &mut Ui) {
+        self.prompt.follow(&self.instance.project.project().prompt);
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            let changed = self.prompt.is_changed();
+            let pressed = ui.add_enabled(changed, egui::Button::new("Apply")).clicked();
+            let edit = ui.add(
+                TextEdit::singleline(&mut self.prompt.typed)
+                    .hint_text("What should it sound like?")
+                    .char_limit(LONGEST_PROMPT)
+                    .desired_width(f32::INFINITY),
+            );
+            let entered = edit.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
+            if changed && (pressed || entered) {
+                let prompt = self.prompt.typed.trim().to_owned();
+                self.instance.project.edit(|project| project.prompt = prompt);
+            }
+        });
+    }
+
+    fn output(&mut self, ui: &mut Ui, setter: &ParamSetter<'_>, readings: &Readings) {
+        self.meter.show(ui);
+        slider::slider(ui, &self.params.gain, setter, theme::VALUE);
+        chooser(ui, &self.params.run, setter);
+        chooser(ui, &self.params.late, setter);
+        chooser(ui, &self.params.latency, setter);
+        if self.params.latency.modulated_plain_value() == crate::params::choices::Latency::Frames {
+            slider::slider(ui, &self.params.latency_frames, setter, theme::VALUE);
+        }
+        let play = &self.instance.meters.play;
+        let playing = play.load(Ordering::Relaxed);
+        ui.horizontal(|ui| {
+            let text = RichText::new(if playing { "\u{25a0}  Stop" } else { "\u{25b6}  Play" });
+            let fill = if playing { theme::GOOD.gamma_multiply(0.45) } else { theme::WELL };
+            let button = egui::Button::new(text).fill(fill).min_size(vec2(96.0, 26.0));
+            let button =
+                ui.add(button).on_hover_text("For hosts without a transport, and for playing while it stands still.");
+            if button.clicked() {
+                play.store(!playing, Ordering::Relaxed);
+            }
+            let state = if readings.sounding { "sounding" } else { "silent" };
+            ui.label(RichText::new(state).color(theme::QUIET));
+        });
+    }
+
+    fn footer(&self, ui: &mut Ui, readings: &Readings) {
+        let line = status_line(&self.instance.handle.status(), readings, &self.instance.project.notice());
+        ui.horizontal_wrapped(|ui| {
+            ui.label(RichText::new("\u{25cf}").color(theme::tone(line.tone)));
+            let colour =
+                if line.tone == crate::status_line::Tone::Good { theme::QUIET } else { theme::tone(line.tone) };
+            ui.label(RichText::new(line.text).color(colour));
+        });
+    }
+}
+
+fn sampling(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>) {
+    slider::slider(ui, &params.temperature, setter, theme::VALUE);
+    slider::slider(ui, &params.guidance, setter, theme::VALUE);
+    slider::slider(ui, &params.top_k, setter, theme::VALUE);
+    slider::slider(ui, &params.seed, setter, theme::VALUE);
+    if ui.button("New seed").on_hover_text("Another piece from the same settings.").clicked() {
+        // The clock's fraction is random enough for a dice button.
+        let nanos = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.subsec_nanos() / 1_000);
+        let seed = params.seed.preview_normalized((nanos % 10_000) as i32);
+        slider::once(setter, &params.seed, seed);
+    }
+}
+
+/// A titled group over the whole width.
+fn group(ui: &mut Ui, title: &str, contents: impl FnOnce(&mut Ui)) {
+    Frame::new().fill(theme::PANEL).corner_radius(CornerRadius::same(6)).inner_margin(Margin::same(10)).show(
+        ui,
+        |ui| {
+            ui.set_width(ui.available_width());
+            ui.label(RichText::new(title).small().color(theme::QUIET));
+            contents(ui);
+        },
+    );
+}
+
+/// All choices of a parameter side by side.
+fn chooser<E: Enum + PartialEq + 'static>(ui: &mut Ui, param: &EnumParam<E>, setter: &ParamSetter<'_>) {
+    ui.horizontal(|ui| {
+        let (label, _) = ui.allocate_exact_size(vec2(96.0, 22.0), egui::Sense::hover());
+        let font = egui::FontId::proportional(13.5);
+        ui.painter().text(label.left_center(), egui::Align2::LEFT_CENTER, param.name(), font, theme::QUIET);
+        ui.spacing_mut().item_spacing.x = 3.0;
+        let chosen = param.modulated_plain_value().to_index();
+        for (index, name) in E::variants().iter().enumerate() {
+            let (fill, ink) = if index == chosen { (theme::VALUE, theme::GROUND) } else { (theme::WELL, theme::TEXT) };
+            let button = egui::Button::new(RichText::new(*name).color(ink)).fill(fill);
+            if ui.add(button).clicked() {
+                slider::once(setter, param, param.preview_normalized(E::from_index(index)));
+            }
+        }
+    });
+}
+
+impl NiceEguiApp for App {
+    fn build(
+        &mut self,
+        context: Context,
+        gui: GuiContext,
+        frame: &mut nice_plug_egui::Frame,
+    ) -> Result<(), HandlerError> {
+        theme::apply(&context);
+        frame.set_clear_color(egui::Rgba::from(theme::GROUND));
+        self.context = Some(gui);
+        Ok(())
+    }
+
+    fn ui(&mut self, ui: &mut Ui, _frame: &mut nice_plug_egui::Frame) {
+        let Some(context) = self.context.clone() else { return };
+        let setter = context.param_setter();
+        ResizableWindow::new("tiller").min_size(vec2(620.0, 500.0)).show(ui, |ui| {
+            Frame::new().fill(Color32::TRANSPARENT).inner_margin(Margin::same(14)).show(ui, |ui| {
+                ui.spacing_mut().item_spacing.y = 8.0;
+                self.show(ui, &setter);
+            });
+        });
+    }
+
+    fn resized(&mut self, size: WindowSize) {
+        let window = (size.logical.width.round() as u32, size.logical.height.round() as u32);
+        self.instance.project.edit(|project| project.window = Some(window));
+    }
+
+    fn editor_closed(&mut self) {
+        self.context = None;
+    }
+}

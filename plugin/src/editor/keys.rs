@@ -1,0 +1,88 @@
+//! Twelve keys and "off" for the note lane: the chosen target is filled, what a held MIDI key steers to is ringed. UI thread.
+
+use egui::{Align2, FontId, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
+use nice_plug::context::gui::ParamSetter;
+use nice_plug::prelude::Param;
+use tiller_engine::control::PitchClass;
+
+use crate::editor::{slider, theme};
+use crate::params::TillerParams;
+use crate::params::choices::Note;
+
+const HEIGHT: f32 = 92.0;
+const OFF_WIDTH: f32 = 64.0;
+/// Pitch classes of the seven white keys, and of the black keys with the white key that they follow.
+const WHITE: [u8; 7] = [0, 2, 4, 5, 7, 9, 11];
+const BLACK: [(u8, usize); 5] = [(1, 0), (3, 1), (6, 3), (8, 4), (10, 5)];
+
+/// Draws the keys over the whole width that is left. `sounding` is the target of the newest frame.
+pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, sounding: Option<PitchClass>) {
+    let (place, _) = ui.allocate_exact_size(vec2(ui.available_width(), HEIGHT), Sense::hover());
+    let off = Rect::from_min_size(place.min, vec2(OFF_WIDTH, HEIGHT));
+    key(ui, params, setter, off, Note::Off, "off", false, false);
+    let board = Rect::from_min_max(pos2(off.max.x + theme::GAP, place.min.y), place.max);
+    let width = board.width() / WHITE.len() as f32;
+    let black_size = vec2(width * 0.62, HEIGHT * 0.58);
+    let black_rect = |after: usize| {
+        Rect::from_min_size(
+            pos2(board.left() + width * (after + 1) as f32 - black_size.x / 2.0, board.top()),
+            black_size,
+        )
+    };
+    for (place, class) in WHITE.iter().enumerate() {
+        let rect =
+            Rect::from_min_size(pos2(board.left() + width * place as f32, board.top()), vec2(width - 2.0, HEIGHT));
+        pitch_key(ui, params, setter, rect, *class, sounding, false);
+    }
+    // The black keys come last, so that they are drawn over the white ones and take the clicks there.
+    for (class, after) in BLACK {
+        pitch_key(ui, params, setter, black_rect(after), class, sounding, true);
+    }
+}
+
+fn pitch_key(
+    ui: &mut Ui,
+    params: &TillerParams,
+    setter: &ParamSetter<'_>,
+    rect: Rect,
+    class: u8,
+    sounding: Option<PitchClass>,
+    black: bool,
+) {
+    let Some(class) = PitchClass::new(class) else { return };
+    key(ui, params, setter, rect, Note::of(Some(class)), class.name(), sounding == Some(class), black);
+}
+
+#[allow(clippy::too_many_arguments)]
+fn key(
+    ui: &mut Ui,
+    params: &TillerParams,
+    setter: &ParamSetter<'_>,
+    rect: Rect,
+    note: Note,
+    name: &str,
+    sounding: bool,
+    black: bool,
+) {
+    let response = ui.interact(rect, ui.scope_id().with(("key", name)), Sense::click());
+    let chosen = params.note.value() == note;
+    if response.clicked() {
+        // A second click on the chosen key switches the lane off again.
+        let note = if chosen { Note::Off } else { note };
+        slider::once(setter, &params.note, params.note.preview_normalized(note));
+    }
+    let (mut fill, mut ink) = match (chosen, black) {
+        (true, _) if note == Note::Off => (theme::QUIET, theme::GROUND),
+        (true, _) => (theme::STEER, theme::GROUND),
+        (false, true) => (theme::GROUND, theme::TEXT),
+        (false, false) => (theme::LINE, theme::TEXT),
+    };
+    if response.hovered() && !chosen {
+        fill = fill.lerp_to_gamma(theme::STEER, 0.25);
+        ink = theme::TEXT;
+    }
+    let stroke = if sounding { Stroke::new(2.5, theme::STEER) } else { Stroke::new(1.0, theme::PANEL) };
+    ui.painter().rect(rect, theme::ROUND, fill, stroke, StrokeKind::Inside);
+    let foot = if note == Note::Off { rect.center() } else { rect.center_bottom() - vec2(0.0, 12.0) };
+    ui.painter().text(foot, Align2::CENTER_CENTER, name, FontId::proportional(13.0), ink);
+}

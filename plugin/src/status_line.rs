@@ -1,0 +1,135 @@
+//! What the engine and the audio thread are doing, in words for a musician. Pure text, made on the UI thread.
+
+use tiller_engine::control::PitchClass;
+use tiller_engine::status::{State, Status};
+
+/// What the audio thread tells, read once per repaint.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Readings {
+    /// A piece is sounding now.
+    pub sounding: bool,
+    /// Note target of the newest frame.
+    pub note: Option<PitchClass>,
+    /// Highest sample of each side since the last reading, linear.
+    pub peak: [f32; 2],
+    /// Frames that were not there in time.
+    pub late: u64,
+    /// Frames that were never computed because the engine lagged.
+    pub skipped: u64,
+    /// Latency as reported to the host, in milliseconds; 0 before the host started the audio.
+    pub latency_ms: f32,
+}
+
+/// How a line is to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// All is well.
+    Good,
+    /// Something takes its time.
+    Busy,
+    /// It sounds, but not as it should.
+    Warning,
+    /// It does not sound.
+    Bad,
+}
+
+/// One line of status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusLine {
+    /// How it is to be taken.
+    pub tone: Tone,
+    /// The words.
+    pub text: String,
+}
+
+fn line(tone: Tone, text: impl Into<String>) -> StatusLine {
+    StatusLine { tone, text: text.into() }
+}
+
+/// The state of the model, for the model row.
+pub fn model_line(state: &State) -> StatusLine {
+    match state {
+        State::Absent => line(Tone::Busy, "not loaded yet"),
+        State::Locating => line(Tone::Busy, "looking for the model"),
+        State::Loading(percent) => line(Tone::Busy, format!("loading, {percent} %")),
+        State::Warming => line(Tone::Busy, "warming up"),
+        State::Ready => line(Tone::Good, "ready"),
+        State::Failed(_) => line(Tone::Bad, "not loaded"),
+    }
+}
+
+/// The most important thing to say now: a failure, then what the project or the engine could not do, then how playing goes.
+/// `project_notice` is what was strange about the saved project, or empty.
+pub fn status_line(status: &Status, readings: &Readings, project_notice: &str) -> StatusLine {
+    match &status.state {
+        State::Failed(why) => return line(Tone::Bad, format!("Silent: {why}")),
+        State::Ready => {}
+        state if project_notice.is_empty() => {
+            let model = model_line(state);
+            return line(model.tone, format!("Silent until the model is ready ({}).", model.text));
+        }
+        _ => {}
+    }
+    for notice in [project_notice, status.notice.as_str()] {
+        if !notice.is_empty() {
+            return line(Tone::Warning, notice);
+        }
+    }
+    let speed = status.real_time_factor;
+    if readings.late + readings.skipped > 0 {
+        let gaps = format!("{}, {} skipped", count(readings.late, "late frame"), readings.skipped);
+        return if speed > 0.0 && speed < 1.0 {
+            line(
+                Tone::Warning,
+                format!(
+                    "{gaps}: the model runs at {speed:.2} x real time here. Set Late to \"wait\" for exports without gaps."
+                ),
+            )
+        } else {
+            line(Tone::Warning, format!("{gaps}. More latency gives the model more room."))
+        };
+    }
+    let mut parts = vec![if readings.sounding { "Playing".to_owned() } else { "Ready".to_owned() }];
+    if speed > 0.0 {
+        parts.push(format!("{speed:.1} x real time"));
+    }
+    if readings.latency_ms > 0.0 {
+        parts.push(format!("latency {:.0} ms", readings.latency_ms));
+    }
+    if readings.sounding {
+        parts.push("no gaps".to_owned());
+    }
+    line(Tone::Good, parts.join(", "))
+}
+
+fn count(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(state: State, notice: &str, speed: f32) -> Status {
+        Status { state, model: "demo".into(), notice: notice.into(), real_time_factor: speed, frames: 0 }
+    }
+
+    #[test]
+    fn failures_come_first_and_gaps_name_the_remedy() {
+        let quiet = Readings::default();
+        let failed = status(State::Failed("/m/config.json: not found".into()), "prompt", 0.0);
+        assert_eq!(status_line(&failed, &quiet, "old").tone, Tone::Bad);
+        assert!(status_line(&failed, &quiet, "old").text.contains("/m/config.json"));
+        let loading = status(State::Loading(40), "", 0.0);
+        assert!(status_line(&loading, &quiet, "").text.contains("40 %"));
+        let slow = status(State::Ready, "", 0.8);
+        let late = Readings { sounding: true, late: 1, skipped: 4, ..quiet };
+        let line = status_line(&slow, &late, "");
+        assert_eq!(line.tone, Tone::Warning);
+        assert!(line.text.starts_with("1 late frame, 4 skipped") && line.text.contains("\"wait\""), "{}", line.text);
+        let fine = Readings { sounding: true, latency_ms: 192.6, ..quiet };
+        let line = status_line(&status(State::Ready, "", 3.14), &fine, "");
+        assert_eq!(line.text, "Playing, 3.1 x real time, latency 193 ms, no gaps");
+        assert_eq!(status_line(&status(State::Ready, "", 3.0), &fine, "newer").text, "newer");
+    }
+}
