@@ -57,6 +57,10 @@ def train(prompts: list[str]) -> Tokenizer:
     state = json.loads(tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
     known = {piece for piece, _ in vocabulary}
+    # Whole words that pruning broke up come back as well: prompts stay short.
+    middle = sorted(score for _, score in vocabulary)[len(vocabulary) // 4]
+    words = sorted({"▁" + word for word in INSTRUMENTS.replace(",", "").split() + WORDS.split()} - known)
+    vocabulary += [[word, middle] for word in words]
     floor = min(score for _, score in vocabulary) - 1.0
     vocabulary += [[character, floor] for character in alphabet if character not in known]
     if len(vocabulary) > TEXT_VOCABULARY:

@@ -1,0 +1,52 @@
+"""Reconstruction loss of the codec: waveform, magnitude and log-mel distances at several windows."""
+
+import torch
+from torch import nn
+
+from architecture import SAMPLE_RATE
+
+WINDOWS = (256, 512, 1024, 2048, 4096)
+FLOOR = 3e-5  # amplitude below which spectra count as silent, about -90 dB
+
+
+def mel_matrix(window: int, bands: int) -> torch.Tensor:
+    """Triangular mel filters `[bins, bands]` with unit sums over each band."""
+    top = 2595.0 * torch.log10(torch.tensor(1.0 + SAMPLE_RATE / 2 / 700.0))
+    edges = 700.0 * (10.0 ** (torch.linspace(0.0, top.item(), bands + 2) / 2595.0) - 1.0)
+    bins = torch.linspace(0.0, SAMPLE_RATE / 2, window // 2 + 1)[:, None]
+    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    filters = torch.minimum(rise, fall).clamp_min(0.0)
+    nearest = (bins - edges[1:-1]).abs().argmin(0)
+    filters[nearest, torch.arange(bands)] = filters[nearest, torch.arange(bands)].clamp_min(1e-3)
+    return filters / filters.sum(0)
+
+
+class Reconstruction(nn.Module):
+    """Sum of relative waveform L1, relative magnitude L1 and log-mel L1; inputs `[batch, samples]`."""
+
+    def __init__(self):
+        super().__init__()
+        for window in WINDOWS:
+            self.register_buffer(f"hann_{window}", torch.hann_window(window))
+            self.register_buffer(f"mel_{window}", mel_matrix(window, max(16, min(80, window // 12))))
+
+    def magnitude(self, audio: torch.Tensor, window: int) -> torch.Tensor:
+        hann = getattr(self, f"hann_{window}")
+        spectrum = torch.stft(audio, window, window // 4, window=hann, return_complex=True)
+        return torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-12).transpose(1, 2) / hann.sum()
+
+    def log_mel(self, magnitude: torch.Tensor, window: int) -> torch.Tensor:
+        return (magnitude @ getattr(self, f"mel_{window}") + FLOOR).log()
+
+    def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        losses = {"wave": (estimate - target).abs().mean() / target.abs().mean().clamp_min(1e-4)}
+        losses["mel"], losses["magnitude"] = 0.0, 0.0
+        for window in WINDOWS:
+            with torch.no_grad():
+                wanted = self.magnitude(target, window)
+                wanted_mel = self.log_mel(wanted, window)
+            made = self.magnitude(estimate, window)
+            losses["mel"] += (self.log_mel(made, window) - wanted_mel).abs().mean() / len(WINDOWS)
+            losses["magnitude"] += (made - wanted).abs().mean() / wanted.mean().clamp_min(1e-6) / len(WINDOWS)
+        return losses
