@@ -5,3 +5,4 @@ pub mod control;
 pub mod link;
 pub mod status;
 pub mod dataset;
+pub mod evaluation;

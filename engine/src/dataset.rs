@@ -1,4 +1,4 @@
-//! Labelled music from seeds: what training, learning and evaluation listen to. Runs on worker threads, never in a host.
+//! Labelled music from seeds, for training, learning and evaluation. Runs on worker threads, never in a host.
 //!
 //! A clip is a pure function of (seed, clip index, SoundFont): [`music`] composes it, [`prompt`] words it, [`render`]
 //! makes it sound and [`files`] lays many of them out on disk. [`notes`] makes the single labelled notes that note
