@@ -1,0 +1,59 @@
+//! The audio thread keeps its promises while it plays live: RealtimeSanitizer watches a minute of the built bundle in a
+//! process of its own, and the dev bundle's allocation guard would end that process at once.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::json;
+use tiller_tests::host::{Host, Outcome, dev_bundle};
+use tiller_tests::project::Project;
+use tiller_tests::turn;
+
+const REPORT: &str = "RealtimeSanitizer";
+
+fn watched(arguments: &[&str]) -> Outcome<Output> {
+    Command::new(env!("CARGO_BIN_EXE_tiller-rtsan"))
+        .arg("--bundle")
+        .arg(dev_bundle()?)
+        .args(arguments)
+        .env("RTSAN_OPTIONS", "halt_on_error=false")
+        .output()
+        .map_err(|e| e.to_string())
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A project with another prompt, for a change in the middle of the piece.
+fn other_prompt() -> Outcome<PathBuf> {
+    let mut host = Host::load(&dev_bundle()?)?;
+    let mut project = Project::open(&host.save()?)?;
+    project.document["prompt"] = json!("fast bright strings arpeggio");
+    let path = std::env::temp_dir().join(format!("tiller-prompt-{}.state", std::process::id()));
+    std::fs::write(&path, project.close()?).map_err(|e| e.to_string())?;
+    Ok(path)
+}
+
+#[test]
+fn a_minute_of_live_play_breaks_no_rule() -> Outcome<()> {
+    let _turn = turn();
+    let state = other_prompt()?;
+    let output = watched(&["--seconds", "60", "--state", &state.display().to_string()])?;
+    let _ = std::fs::remove_file(&state);
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), errors(&output));
+    assert!(output.status.success(), "{}\n{said}{errors}", output.status);
+    assert!(!errors.contains(REPORT), "{errors}");
+    assert!(said.contains("gaps: 0"), "{said}");
+    assert!(!said.contains("rms: 0.000"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_breach_would_be_reported() -> Outcome<()> {
+    let _turn = turn();
+    let output = watched(&["--seconds", "0.5", "--warm-up", "0.5", "--violate"])?;
+    let errors = errors(&output);
+    assert!(errors.contains(REPORT) && errors.contains("malloc"), "{errors}");
+    Ok(())
+}

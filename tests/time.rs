@@ -1,0 +1,212 @@
+//! The promise of frame-locked control, through the built bundle: the same input gives the same samples at any block
+//! size and pace, a move is heard at its place, loops and stops behave.
+
+use tiller_tests::host::{Host, Outcome, dev_bundle};
+use tiller_tests::measure::{self, first_difference};
+use tiller_tests::player::{Blocks, Pace, Recording};
+use tiller_tests::score::{Move, Score};
+use tiller_tests::turn;
+
+const RATE: f64 = 48_000.0;
+const SECOND: u64 = 48_000;
+const FRAME: u64 = 960;
+const MAX_BLOCK: u32 = 1_024;
+
+fn load() -> Outcome<Host> {
+    Host::load(&dev_bundle()?)
+}
+
+/// Moves at samples that are no multiple of anything, and keys shorter than a frame.
+fn busy(host: &mut Host, mut score: Score) -> Outcome<Score> {
+    let (sharp, minus) = (host.value_of("note", "F#")?, host.value_of("note_strength", "-0.75")?);
+    let (half, warm) = (host.value_of("note_strength", "0.5")?, host.value_of("temperature", "0.8")?);
+    let quiet = host.value_of("gain", "-6")?;
+    for (at, name, value) in [
+        (12_345, "note", sharp),
+        (33_331, "note_strength", minus),
+        (50_003, "note_strength", half),
+        (61_441, "temperature", warm),
+        (77_777, "gain", quiet),
+        (100_001, "note", 0.0),
+    ] {
+        score.param(at, name, value)?;
+    }
+    for (down, up, key) in [(20_011, 20_250, 61), (70_001, 90_007, 64), (110_000, 110_001, 67)] {
+        score.add(down, Move::KeyDown(key));
+        score.add(up, Move::KeyUp(key));
+    }
+    Ok(score)
+}
+
+/// A fresh instance plays `length` samples beyond its latency; what came out, with the delay taken off.
+fn fresh(score: &Score, length: u64, blocks: Blocks, pace: Pace, offline: bool) -> Outcome<Recording> {
+    let mut host = load()?;
+    host.set_offline(offline)?;
+    let mut player = host.activate(RATE, MAX_BLOCK)?;
+    let latency = host.latency()?;
+    let heard = player.play(score, 0..length + u64::from(latency), blocks, pace)?;
+    host.deactivate(player);
+    Ok(heard.compensated(latency as usize))
+}
+
+fn assert_same(a: &Recording, b: &Recording, what: &str) {
+    assert!(measure::rms(&a.left) > 0.001, "{what}: silent");
+    for (name, x, y) in [("left", &a.left, &b.left), ("right", &a.right, &b.right)] {
+        let at = first_difference(x, y);
+        assert_eq!(at, None, "{what}: {name} differs at {:?} of {}", at.map(|i| i as f64 / RATE), x.len());
+    }
+}
+
+#[test]
+fn block_sizes_do_not_change_a_sample() -> Outcome<()> {
+    let _turn = turn();
+    let score = busy(&mut load()?, Score::playing())?;
+    let whole = fresh(&score, 3 * SECOND, Blocks::Fixed(64), Pace::FlatOut, true)?;
+    for blocks in [Blocks::Fixed(480), Blocks::Fixed(1_000), Blocks::Random(1), Blocks::Random(2)] {
+        let cut = fresh(&score, 3 * SECOND, blocks, Pace::FlatOut, true)?;
+        assert_same(&whole, &cut, &format!("{blocks:?}"));
+    }
+    Ok(())
+}
+
+#[test]
+fn live_equals_offline() -> Outcome<()> {
+    let _turn = turn();
+    let score = busy(&mut load()?, Score::playing())?;
+    let offline = fresh(&score, 4 * SECOND, Blocks::Fixed(512), Pace::FlatOut, true)?;
+    let hurried = fresh(&score, 4 * SECOND, Blocks::Fixed(512), Pace::FlatOut, false)?;
+    assert_same(&offline, &hurried, "as fast as it goes, but said to be real time");
+    // Live, the model has to be there when the host starts to play.
+    let mut host = load()?;
+    let mut player = host.activate(RATE, MAX_BLOCK)?;
+    let latency = host.latency()?;
+    player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
+    let span = 0..4 * SECOND + u64::from(latency);
+    let heard = player.play(&score, span, Blocks::Fixed(256), Pace::WallClock)?;
+    assert_same(&offline, &heard.compensated(latency as usize), "paced by the wall clock");
+    host.deactivate(player);
+    Ok(())
+}
+
+#[test]
+fn real_time_then_offline_then_real_time() -> Outcome<()> {
+    let _turn = turn();
+    let mut host = load()?;
+    let score = busy(&mut host, Score::playing())?;
+    let mut heard = Vec::new();
+    for offline in [false, true, false] {
+        host.set_offline(offline)?;
+        let mut player = host.activate(RATE, MAX_BLOCK)?;
+        let latency = host.latency()?;
+        let pace = if offline { Pace::FlatOut } else { Pace::WallClock };
+        player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), pace)?;
+        let span = 0..3 * SECOND + u64::from(latency);
+        heard.push(player.play(&score, span, Blocks::Fixed(256), pace)?.compensated(latency as usize));
+        host.deactivate(player);
+    }
+    assert_same(&heard[0], &heard[1], "live, then bounced");
+    assert_same(&heard[0], &heard[2], "live again");
+    Ok(())
+}
+
+#[test]
+fn a_host_that_hurries_without_a_word_is_waited_for() -> Outcome<()> {
+    let _turn = turn();
+    let mut host = load()?;
+    let score = busy(&mut host, Score::playing().stop(3 * SECOND))?;
+    let mut player = host.activate(RATE, MAX_BLOCK)?;
+    let latency = host.latency()?;
+    player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
+    let mut heard = Vec::new();
+    for pace in [Pace::WallClock, Pace::FlatOut, Pace::WallClock] {
+        let recording = player.play(&score, 0..4 * SECOND, Blocks::Fixed(256), pace)?;
+        heard.push(recording.compensated(latency as usize));
+    }
+    assert_same(&heard[0], &heard[1], "live, then as fast as it goes");
+    assert_same(&heard[0], &heard[2], "live again");
+    host.deactivate(player);
+    Ok(())
+}
+
+#[test]
+fn every_wrap_of_a_loop_is_the_same_as_a_seek_to_its_start() -> Outcome<()> {
+    let _turn = turn();
+    let bar = 2 * SECOND;
+    let (start, wraps) = (3 * SECOND, 4);
+    let looped =
+        fresh(&Score::looping(start, start + bar, wraps), wraps * bar, Blocks::Fixed(480), Pace::FlatOut, true)?;
+    let sought = fresh(&Score::playing_from(start), bar, Blocks::Fixed(480), Pace::FlatOut, true)?;
+    let rounds: Vec<&[f32]> = looped.left.chunks(bar as usize).collect();
+    assert!(measure::rms(rounds[0]) > 0.001);
+    for (index, round) in rounds.iter().enumerate().take(wraps as usize - 1) {
+        assert_eq!(first_difference(round, rounds[0]), None, "wrap {index}");
+    }
+    // Where the next round takes over there is a fade of 5 ms, which a piece that plays on does not have.
+    let before_fade = (bar - SECOND / 200 - 1) as usize;
+    assert_eq!(first_difference(&rounds[0][..before_fade], &sought.left[..before_fade]), None, "seek");
+    let again =
+        fresh(&Score::playing_from(0).play_from(SECOND, start), SECOND + bar, Blocks::Fixed(64), Pace::FlatOut, true)?;
+    assert_eq!(first_difference(&again.left[SECOND as usize..], &sought.left), None, "seek while playing");
+    Ok(())
+}
+
+#[test]
+fn a_hundred_wraps_of_a_bar_at_the_tight_setting_have_no_underrun() -> Outcome<()> {
+    let _turn = turn();
+    let mut host = load()?;
+    host.set("latency", "tight")?;
+    let mut player = host.activate(RATE, 256)?;
+    let latency = u64::from(host.latency()?);
+    // One bar of 4/4 at 240 beats per minute.
+    let (bar, wraps) = (SECOND, 100);
+    player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
+    let score = Score::looping(0, bar, wraps);
+    let heard = player.play(&score, 0..wraps * bar + latency, Blocks::Fixed(256), Pace::WallClock)?;
+    let music = heard.compensated(latency as usize);
+    let gaps = measure::gaps(&music.left, RATE);
+    assert_eq!(gaps, [], "gaps (start, length) in samples");
+    let rounds: Vec<&[f32]> = music.left.chunks(bar as usize).collect();
+    assert!(measure::rms(rounds[0]) > 0.001);
+    for (index, round) in rounds.iter().enumerate().take(wraps as usize - 1) {
+        assert_eq!(first_difference(round, rounds[0]), None, "wrap {index}");
+    }
+    host.deactivate(player);
+    Ok(())
+}
+
+#[test]
+fn a_stop_lets_what_was_played_sound_to_its_end() -> Outcome<()> {
+    let _turn = turn();
+    let stop = SECOND + 12_345;
+    let stopped = fresh(&Score::playing().stop(stop), 3 * SECOND, Blocks::Fixed(441), Pace::FlatOut, true)?;
+    let endless = fresh(&Score::playing(), 3 * SECOND, Blocks::Fixed(441), Pace::FlatOut, true)?;
+    let fade = SECOND / 200 + 1;
+    let until = (stop - fade) as usize;
+    assert_eq!(first_difference(&stopped.left[..until], &endless.left[..until]), None);
+    let last = stopped.left.iter().rposition(|s| *s != 0.0).ok_or("silent")? as u64;
+    assert!(last < stop, "it sounds until {last}, the stop was at {stop}");
+    assert!(last + FRAME / 4 > stop, "it ends at {last}, long before the stop at {stop}");
+    Ok(())
+}
+
+#[test]
+fn a_gain_step_is_heard_at_its_frame() -> Outcome<()> {
+    let _turn = turn();
+    let quiet = load()?.value_of("gain", "-6")?;
+    let at = 60_000;
+    let mut score = Score::playing();
+    score.param(at, "gain", quiet)?;
+    let stepped = fresh(&score, 3 * SECOND, Blocks::Random(9), Pace::FlatOut, true)?;
+    let plain = fresh(&Score::playing(), 3 * SECOND, Blocks::Fixed(480), Pace::FlatOut, true)?;
+    let first = first_difference(&stepped.left, &plain.left).ok_or("the gain was not heard")? as u64;
+    let frame_start = at / FRAME * FRAME;
+    // The resampler's filter reaches a little ahead of the frame.
+    assert!(
+        first >= frame_start - 200 && first <= frame_start + FRAME,
+        "heard at {first}, frame starts at {frame_start}"
+    );
+    let later = (frame_start + 2 * FRAME) as usize..3 * SECOND as usize;
+    let ratio = measure::rms(&stepped.left[later.clone()]) / measure::rms(&plain.left[later]);
+    assert!((ratio - 10_f64.powf(-0.3)).abs() < 1e-4, "ratio {ratio}");
+    Ok(())
+}
