@@ -4,14 +4,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tiller_engine::handle::{Handle, ModelSource};
 
+use crate::latency::{self, LatencySetting};
 use crate::meters::Meters;
+use crate::processor::{Processor, ProcessorSettings};
 use crate::state::ProjectStore;
 use crate::state::document::{DEFAULT_PROMPT, FileReference, Project};
 use crate::status_line::Readings;
+
+/// Longest wait for the embedded model. It takes less than a second unless the machine is badly loaded.
+const EMBEDDED_WAIT: Duration = Duration::from_secs(5);
 
 /// One plugin instance, without its audio.
 pub struct Instance {
@@ -21,7 +27,20 @@ pub struct Instance {
     pub project: Arc<ProjectStore>,
     /// Written by the audio thread; it also holds the Play button.
     pub meters: Arc<Meters>,
+    asked: Arc<Mutex<Option<ModelSource>>>,
+    trouble: Mutex<String>,
     sample_rate: AtomicU32,
+}
+
+/// What the host said about its audio when it activated the plugin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Audio {
+    /// Samples per second.
+    pub rate: f64,
+    /// Largest block that was announced, samples.
+    pub max_block: usize,
+    /// Room for jitter.
+    pub latency: LatencySetting,
 }
 
 impl Default for Instance {
@@ -29,10 +48,17 @@ impl Default for Instance {
     fn default() -> Self {
         let handle = Arc::new(Handle::new());
         handle.set_prompt(DEFAULT_PROMPT);
-        let asked = Mutex::new(None);
-        let engine = handle.clone();
-        let project = Arc::new(ProjectStore::new(move |project| follow(&engine, &asked, project)));
-        Self { handle, project, meters: Arc::default(), sample_rate: AtomicU32::new(0) }
+        let asked = Arc::new(Mutex::new(None));
+        let listener = (handle.clone(), asked.clone());
+        let project = Arc::new(ProjectStore::new(move |project| follow(&listener.0, &listener.1, project)));
+        Self {
+            handle,
+            project,
+            meters: Arc::default(),
+            asked,
+            trouble: Mutex::default(),
+            sample_rate: AtomicU32::new(0),
+        }
     }
 }
 
@@ -56,19 +82,59 @@ fn source_of(model: Option<&FileReference>) -> ModelSource {
 }
 
 impl Instance {
-    /// Whether the project plays the embedded model, whose loading is worth waiting for.
-    pub fn plays_embedded(&self) -> bool {
-        source_of(self.project.project().model.as_ref()) == ModelSource::Embedded
-    }
-
     /// Loads the project's model again: a folder may have appeared since.
     pub fn reload(&self) {
         self.handle.set_model(source_of(self.project.project().model.as_ref()));
     }
 
-    /// Remembers the rate that the meters' latency is counted in, samples per second.
-    pub fn set_sample_rate(&self, rate: f32) {
-        self.sample_rate.store(rate.to_bits(), Ordering::Relaxed);
+    /// Starts the engine if it does not run: from here on there are threads and a model. Waits for the embedded model,
+    /// which takes less than a second; others are waited for by whoever can.
+    ///
+    /// # Errors
+    /// A sentence for the musician when the system gives no thread.
+    pub fn wake(&self) -> Result<(), String> {
+        self.project.settle();
+        let source = source_of(self.project.project().model.as_ref());
+        let first = self.asked.lock().replace(source.clone()).is_none();
+        if first {
+            // Reads the frame clock, which the latency depends on, before any weight.
+            self.handle.set_model(source.clone());
+        }
+        self.handle.start().map_err(|error| format!("Silent: {error}"))?;
+        if source == ModelSource::Embedded {
+            self.handle.wait_settled(EMBEDDED_WAIT);
+        }
+        Ok(())
+    }
+
+    /// Makes the audio end for the model that was asked for.
+    ///
+    /// # Errors
+    /// A sentence for the musician: there will be silence.
+    pub fn processor(&self, audio: Audio) -> Result<Box<Processor>, String> {
+        let format = self.handle.format();
+        let frames = latency::queue_frames(format, audio.rate, audio.max_block);
+        let link = self.handle.connect(frames).map_err(|error| format!("Silent: {error}"))?;
+        let settings =
+            ProcessorSettings { sample_rate: audio.rate, max_block: audio.max_block, latency: audio.latency };
+        let processor =
+            Processor::new(link, settings, self.meters.clone()).map_err(|error| format!("Silent: {error}."))?;
+        self.sample_rate.store((audio.rate as f32).to_bits(), Ordering::Relaxed);
+        self.report(String::new());
+        Ok(Box::new(processor))
+    }
+
+    /// Keeps a sentence about why there is silence; an empty one takes it back.
+    pub fn report(&self, trouble: String) {
+        if !trouble.is_empty() {
+            log::error!("{trouble}");
+        }
+        *self.trouble.lock() = trouble;
+    }
+
+    /// Why there is silence although the engine may be well, or empty.
+    pub fn trouble(&self) -> String {
+        self.trouble.lock().clone()
     }
 
     /// What the audio thread says now. The peaks start anew with each call.
@@ -95,17 +161,14 @@ mod tests {
     fn a_project_reaches_the_engine_once_and_nothing_starts() {
         let instance = Instance::default();
         let before = (instance.handle.prompt_generation(), instance.handle.model_generation());
-        assert!(instance.plays_embedded());
         let state = r#"{"version":1,"prompt":"organ","model":{"name":"gone","path":"/nowhere/gone"}}"#;
         instance.project.hand_over(state.into());
         instance.project.hand_over(state.into());
         assert_eq!(instance.handle.prompt_generation(), before.0 + 1);
         assert_eq!(instance.handle.model_generation(), before.1 + 1);
-        assert!(!instance.plays_embedded());
         assert_eq!(instance.handle.status().state, State::Absent, "loading waits for activate");
         assert!(instance.project.project().to_text().contains("/nowhere/gone"), "a missing model stays in the project");
         instance.project.hand_over(r#"{"version":1,"prompt":"organ"}"#.into());
-        assert_eq!(instance.handle.model_generation(), before.1 + 2);
-        assert!(instance.plays_embedded());
+        assert_eq!(instance.handle.model_generation(), before.1 + 2, "back to the embedded model");
     }
 }

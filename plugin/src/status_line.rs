@@ -59,8 +59,12 @@ pub fn model_line(state: &State) -> StatusLine {
 }
 
 /// The most important thing to say now: a failure, then what the project or the engine could not do, then how playing goes.
-/// `project_notice` is what was strange about the saved project, or empty.
-pub fn status_line(status: &Status, readings: &Readings, project_notice: &str) -> StatusLine {
+/// `trouble` is why there is silence although the engine may be well, `project_notice` what was strange about the saved
+/// project; both may be empty.
+pub fn status_line(status: &Status, readings: &Readings, trouble: &str, project_notice: &str) -> StatusLine {
+    if !trouble.is_empty() {
+        return line(Tone::Bad, trouble);
+    }
     match &status.state {
         State::Failed(why) => return line(Tone::Bad, format!("Silent: {why}")),
         State::Ready => {}
@@ -118,18 +122,19 @@ mod tests {
     fn failures_come_first_and_gaps_name_the_remedy() {
         let quiet = Readings::default();
         let failed = status(State::Failed("/m/config.json: not found".into()), "prompt", 0.0);
-        assert_eq!(status_line(&failed, &quiet, "old").tone, Tone::Bad);
-        assert!(status_line(&failed, &quiet, "old").text.contains("/m/config.json"));
+        assert_eq!(status_line(&failed, &quiet, "", "old").tone, Tone::Bad);
+        assert!(status_line(&failed, &quiet, "", "old").text.contains("/m/config.json"));
+        assert_eq!(status_line(&failed, &quiet, "no thread", "").text, "no thread");
         let loading = status(State::Loading(40), "", 0.0);
-        assert!(status_line(&loading, &quiet, "").text.contains("40 %"));
+        assert!(status_line(&loading, &quiet, "", "").text.contains("40 %"));
         let slow = status(State::Ready, "", 0.8);
         let late = Readings { sounding: true, late: 1, skipped: 4, ..quiet };
-        let line = status_line(&slow, &late, "");
+        let line = status_line(&slow, &late, "", "");
         assert_eq!(line.tone, Tone::Warning);
         assert!(line.text.starts_with("1 late frame, 4 skipped") && line.text.contains("\"wait\""), "{}", line.text);
         let fine = Readings { sounding: true, latency_ms: 192.6, ..quiet };
-        let line = status_line(&status(State::Ready, "", 3.14), &fine, "");
+        let line = status_line(&status(State::Ready, "", 3.14), &fine, "", "");
         assert_eq!(line.text, "Playing, 3.1 x real time, latency 193 ms, no gaps");
-        assert_eq!(status_line(&status(State::Ready, "", 3.0), &fine, "newer").text, "newer");
+        assert_eq!(status_line(&status(State::Ready, "", 3.0), &fine, "", "newer").text, "newer");
     }
 }

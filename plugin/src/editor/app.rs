@@ -175,7 +175,8 @@ impl App {
     }
 
     fn footer(&self, ui: &mut Ui, readings: &Readings) {
-        let line = status_line(&self.instance.handle.status(), readings, &self.instance.project.notice());
+        let instance = &self.instance;
+        let line = status_line(&instance.handle.status(), readings, &instance.trouble(), &instance.project.notice());
         ui.horizontal_wrapped(|ui| {
             ui.label(RichText::new("\u{25cf}").color(theme::tone(line.tone)));
             let colour =
