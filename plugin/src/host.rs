@@ -94,7 +94,7 @@ mod tests {
     use nice_plug::midi::VoiceID;
 
     fn cc(number: u8, value: f32) -> NoteEvent<()> {
-        NoteEvent::MidiCC { timing: 3, channel: Channel::Number(2), cc: number, value }
+        NoteEvent::MidiCC { timing: 3, channel: 2, cc: number, value }
     }
 
     #[test]

@@ -23,6 +23,13 @@ use crate::status_line::{Readings, model_line, status_line};
 const LIVELY: Duration = Duration::from_millis(33);
 const CALM: Duration = Duration::from_millis(250);
 
+/// Height of the note keys in a window of the default size; what is to spare goes to them.
+const KEYS: f32 = 92.0;
+/// Height of everything between header and status at that.
+const CONTENTS: f32 = 516.0;
+/// Height of the status line.
+const FOOTER: f32 = 26.0;
+
 /// The contents of one window.
 pub struct App {
     instance: Arc<Instance>,
@@ -73,16 +80,21 @@ impl App {
         let seconds = ui.input(|input| input.stable_dt).min(0.5);
         self.meter.feed(readings.peak, seconds);
         self.header(ui);
-        group(ui, "Prompt", |ui| self.prompt_row(ui));
-        let params = self.params.clone();
-        group(ui, "Steer to a note", |ui| {
-            keys::keys(ui, &params, setter, readings.note);
-            slider::slider(ui, &params.note_strength, setter, theme::STEER);
-            slider::slider(ui, &params.strength, setter, theme::STEER);
-        });
-        ui.columns(2, |columns| {
-            group(&mut columns[0], "Sampling", |ui| sampling(ui, &params, setter));
-            group(&mut columns[1], "Output", |ui| self.output(ui, setter, &readings));
+        // What does not fit scrolls; the status below is always in sight.
+        let room = ui.available_height() - FOOTER;
+        let spare = (room - CONTENTS).clamp(0.0, 120.0);
+        egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| {
+            group(ui, "Prompt", |ui| self.prompt_row(ui));
+            let params = self.params.clone();
+            group(ui, "Steer to a note", |ui| {
+                keys::keys(ui, &params, setter, readings.note, KEYS + spare);
+                slider::slider(ui, &params.note_strength, setter, theme::STEER);
+                slider::slider(ui, &params.strength, setter, theme::STEER);
+            });
+            ui.columns(2, |columns| {
+                group(&mut columns[0], "Sampling", |ui| sampling(ui, &params, setter));
+                group(&mut columns[1], "Output", |ui| self.output(ui, setter, &readings));
+            });
         });
         self.footer(ui, &readings);
         let moves = readings.sounding || !self.meter.at_rest() || !self.instance.handle.status().state.is_settled();
@@ -95,7 +107,7 @@ impl App {
             ui.label(RichText::new("Tiller").heading().strong());
             ui.add_space(theme::GAP);
             let model = model_line(&status.state);
-            ui.label(RichText::new("\u{25cf}").color(theme::tone(model.tone)));
+            light(ui, theme::tone(model.tone));
             let project = self.instance.project.project();
             let name = match &project.model {
                 Some(reference) if !reference.name.is_empty() => reference.name.clone(),
@@ -132,7 +144,8 @@ impl App {
 
     fn prompt_row(&mut self, ui: &mut Ui) {
         self.prompt.follow(&self.instance.project.project().prompt);
-        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+        let row = vec2(ui.available_width(), 26.0);
+        ui.allocate_ui_with_layout(row, Layout::right_to_left(Align::Center), |ui| {
             let changed = self.prompt.is_changed();
             let pressed = ui.add_enabled(changed, egui::Button::new("Apply")).clicked();
             let edit = ui.add(
@@ -161,7 +174,7 @@ impl App {
         let play = &self.instance.meters.play;
         let playing = play.load(Ordering::Relaxed);
         ui.horizontal(|ui| {
-            let text = RichText::new(if playing { "\u{25a0}  Stop" } else { "\u{25b6}  Play" });
+            let text = RichText::new(if playing { "Stop" } else { "Play" });
             let fill = if playing { theme::GOOD.gamma_multiply(0.45) } else { theme::WELL };
             let button = egui::Button::new(text).fill(fill).min_size(vec2(96.0, 26.0));
             let button =
@@ -178,7 +191,7 @@ impl App {
         let instance = &self.instance;
         let line = status_line(&instance.handle.status(), readings, &instance.trouble(), &instance.project.notice());
         ui.horizontal_wrapped(|ui| {
-            ui.label(RichText::new("\u{25cf}").color(theme::tone(line.tone)));
+            light(ui, theme::tone(line.tone));
             let colour =
                 if line.tone == crate::status_line::Tone::Good { theme::QUIET } else { theme::tone(line.tone) };
             ui.label(RichText::new(line.text).color(colour));
@@ -191,7 +204,9 @@ fn sampling(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>) {
     slider::slider(ui, &params.guidance, setter, theme::VALUE);
     slider::slider(ui, &params.top_k, setter, theme::VALUE);
     slider::slider(ui, &params.seed, setter, theme::VALUE);
-    if ui.button("New seed").on_hover_text("Another piece from the same settings.").clicked() {
+    let pressed =
+        ui.horizontal(|ui| ui.button("New seed").on_hover_text("Another piece from the same settings.").clicked());
+    if pressed.inner {
         // The clock's fraction is random enough for a dice button.
         let nanos = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -199,6 +214,12 @@ fn sampling(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>) {
         let seed = params.seed.preview_normalized((nanos % 10_000) as i32);
         slider::once(setter, &params.seed, seed);
     }
+}
+
+/// A small round light.
+fn light(ui: &mut Ui, colour: Color32) {
+    let (place, _) = ui.allocate_exact_size(vec2(10.0, 18.0), egui::Sense::hover());
+    ui.painter().circle_filled(place.center(), 4.5, colour);
 }
 
 /// A titled group over the whole width.
@@ -247,7 +268,7 @@ impl NiceEguiApp for App {
     fn ui(&mut self, ui: &mut Ui, _frame: &mut nice_plug_egui::Frame) {
         let Some(context) = self.context.clone() else { return };
         let setter = context.param_setter();
-        ResizableWindow::new("tiller").min_size(vec2(620.0, 500.0)).show(ui, |ui| {
+        ResizableWindow::new("tiller").min_size(vec2(620.0, 440.0)).show(ui, |ui| {
             Frame::new().fill(Color32::TRANSPARENT).inner_margin(Margin::same(14)).show(ui, |ui| {
                 ui.spacing_mut().item_spacing.y = 8.0;
                 self.show(ui, &setter);

@@ -9,20 +9,20 @@ use crate::editor::{slider, theme};
 use crate::params::TillerParams;
 use crate::params::choices::Note;
 
-const HEIGHT: f32 = 92.0;
 const OFF_WIDTH: f32 = 64.0;
 /// Pitch classes of the seven white keys, and of the black keys with the white key that they follow.
 const WHITE: [u8; 7] = [0, 2, 4, 5, 7, 9, 11];
 const BLACK: [(u8, usize); 5] = [(1, 0), (3, 1), (6, 3), (8, 4), (10, 5)];
 
-/// Draws the keys over the whole width that is left. `sounding` is the target of the newest frame.
-pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, sounding: Option<PitchClass>) {
-    let (place, _) = ui.allocate_exact_size(vec2(ui.available_width(), HEIGHT), Sense::hover());
-    let off = Rect::from_min_size(place.min, vec2(OFF_WIDTH, HEIGHT));
+/// Draws the keys over the whole width that is left, `height` points high. `sounding` is the target of the frame that is
+/// heard now.
+pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, sounding: Option<PitchClass>, height: f32) {
+    let (place, _) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
+    let off = Rect::from_min_size(place.min, vec2(OFF_WIDTH, height));
     key(ui, params, setter, off, Note::Off, "off", false, false);
     let board = Rect::from_min_max(pos2(off.max.x + theme::GAP, place.min.y), place.max);
     let width = board.width() / WHITE.len() as f32;
-    let black_size = vec2(width * 0.62, HEIGHT * 0.58);
+    let black_size = vec2(width * 0.62, height * 0.58);
     let black_rect = |after: usize| {
         Rect::from_min_size(
             pos2(board.left() + width * (after + 1) as f32 - black_size.x / 2.0, board.top()),
@@ -31,7 +31,7 @@ pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, soundi
     };
     for (place, class) in WHITE.iter().enumerate() {
         let rect =
-            Rect::from_min_size(pos2(board.left() + width * place as f32, board.top()), vec2(width - 2.0, HEIGHT));
+            Rect::from_min_size(pos2(board.left() + width * place as f32, board.top()), vec2(width - 2.0, height));
         pitch_key(ui, params, setter, rect, *class, sounding, false);
     }
     // The black keys come last, so that they are drawn over the white ones and take the clicks there.
