@@ -1,0 +1,102 @@
+//! What the host parameters say in one sub-block, and the `ControlFrame` made of it. Audio thread.
+
+use tiller_engine::control::{ControlFrame, Lanes, PitchClass};
+
+/// Parameter values of one sub-block, as the shell read them from the host.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaneValues {
+    /// Target of the note lane; a held key overrides it.
+    pub note: Option<PitchClass>,
+    /// Signed strength of the note lane, [-1, 1].
+    pub note_strength: f32,
+    /// Master strength, [0, 1].
+    pub strength: f32,
+    /// Sampling temperature, 0 and up.
+    pub temperature: f32,
+    /// Guidance scale, 1 and up.
+    pub guidance: f32,
+    /// How many codes sampling chooses from; 0 means all.
+    pub top_k: u32,
+    /// Seed of the randomness.
+    pub seed: u32,
+    /// Output gain, linear.
+    pub gain: f32,
+    /// Silence with the engine going on.
+    pub bypass: bool,
+    /// Generation of the current prompt (`Handle::prompt_generation`).
+    pub prompt: u32,
+}
+
+impl Default for LaneValues {
+    /// The parameters' defaults: no steering, MusicGen's published sampling.
+    fn default() -> Self {
+        let published = ControlFrame::new(0, 0);
+        Self {
+            note: None,
+            note_strength: 1.0,
+            strength: 1.0,
+            temperature: published.temperature,
+            guidance: published.guidance,
+            top_k: published.top_k,
+            seed: published.seed,
+            gain: 1.0,
+            bypass: false,
+            prompt: published.prompt,
+        }
+    }
+}
+
+impl LaneValues {
+    /// These values, in range, with the last good value where the host sent something that is not a number.
+    pub fn repaired(self, last: &Self) -> Self {
+        let keep = |value: f32, last: f32, low: f32, high: f32| {
+            if value.is_finite() { value.clamp(low, high) } else { last }
+        };
+        Self {
+            note_strength: keep(self.note_strength, last.note_strength, -1.0, 1.0),
+            strength: keep(self.strength, last.strength, 0.0, 1.0),
+            temperature: keep(self.temperature, last.temperature, 0.0, 10.0),
+            guidance: keep(self.guidance, last.guidance, 0.0, 30.0),
+            gain: keep(self.gain, last.gain, 0.0, 100.0),
+            ..self
+        }
+    }
+
+    /// The control frame of frame `index` of `piece`; `held` is what the keys ask of the note lane.
+    pub fn frame(&self, piece: u32, index: u32, held: Option<PitchClass>) -> ControlFrame {
+        ControlFrame {
+            prompt: self.prompt,
+            seed: self.seed,
+            lanes: Lanes { note: held.or(self.note), note_strength: self.note_strength, strength: self.strength },
+            temperature: self.temperature,
+            guidance: self.guidance,
+            top_k: self.top_k,
+            gain: self.gain,
+            bypass: self.bypass,
+            ..ControlFrame::new(piece, index)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_number_keeps_the_last_value() {
+        let last = LaneValues { gain: 0.5, note_strength: -0.25, ..LaneValues::default() };
+        let broken = LaneValues { gain: f32::NAN, note_strength: f32::INFINITY, strength: 7.0, ..last };
+        let repaired = broken.repaired(&last);
+        assert_eq!((repaired.gain, repaired.note_strength, repaired.strength), (0.5, -0.25, 1.0));
+    }
+
+    #[test]
+    fn a_held_key_overrides_the_note_and_nothing_else() {
+        let values = LaneValues { note: PitchClass::new(2), note_strength: 0.5, seed: 9, ..LaneValues::default() };
+        let free = values.frame(3, 4, None);
+        assert_eq!((free.piece, free.index, free.lanes.note), (3, 4, PitchClass::new(2)));
+        let held = values.frame(3, 4, PitchClass::new(7));
+        assert_eq!(held.lanes.note, PitchClass::new(7));
+        assert_eq!((held.lanes.note_strength, held.seed), (0.5, 9));
+    }
+}
