@@ -1,0 +1,204 @@
+//! The audio thread's dealings with the runner: control frames out, frames in, waiting, skipping, counting. Audio thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tiller_engine::control::{ControlFrame, PitchClass};
+use tiller_engine::link::{Link, StreamFormat};
+
+use crate::meters::Meters;
+use crate::slack::{Clock, LateMode, SlackClock};
+use crate::store::FrameStore;
+use crate::stream::FrameSource;
+
+/// How often a wait looks again.
+const POLL: Duration = Duration::from_micros(200);
+/// A wait ends when nothing came for so long.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Note targets that are remembered, a power of two above all that can be under way.
+const REMEMBERED: usize = 1_024;
+
+/// The link with everything that decides about a frame that is not there.
+pub struct Feed<C> {
+    link: Link,
+    store: FrameStore,
+    clock: C,
+    slack: SlackClock,
+    late: LateMode,
+    meters: Arc<Meters>,
+    /// The newest control frame that was sent: piece and index.
+    newest: (u32, u32),
+    /// Absent slots before this one (piece, slot) will not come, and are not waited for.
+    lost_before: (u32, u32),
+    /// An end that found the queue full.
+    unsent_end: Option<ControlFrame>,
+    /// Control frames that found the queue full.
+    refused: u64,
+    /// When a frame last came.
+    came: Duration,
+    /// Nothing came for so long that waiting has no point until something does.
+    gave_up: bool,
+    /// Note targets of the frames sent, by the low bits of piece and index.
+    notes: Vec<(u32, u32, Option<PitchClass>)>,
+}
+
+impl<C: Clock> Feed<C> {
+    /// `frames`: how many can be under way.
+    pub fn new(link: Link, clock: C, slack: SlackClock, frames: usize, meters: Arc<Meters>) -> Self {
+        let store = FrameStore::new(frames, link.format().frame_samples);
+        let came = clock.now();
+        Self {
+            link,
+            store,
+            clock,
+            slack,
+            late: LateMode::Auto,
+            meters,
+            newest: (0, 0),
+            lost_before: (0, 0),
+            unsent_end: None,
+            refused: 0,
+            came,
+            gave_up: false,
+            notes: vec![(0, 0, None); REMEMBERED],
+        }
+    }
+
+    /// The runner's clock.
+    pub fn format(&self) -> StreamFormat {
+        self.link.format()
+    }
+
+    /// A block begins. `place` is the piece and slot that is to be played next.
+    pub fn enter(&mut self, offline: bool, late: LateMode, place: (u32, u32)) {
+        let now = self.clock.now();
+        self.slack.enter(now, offline);
+        self.late = late;
+        let patient = !self.gave_up && self.slack.allowance(now, late) > Duration::ZERO;
+        self.link.set_patient(patient);
+        self.drain(place);
+    }
+
+    /// The block is done: `samples` more were pulled.
+    pub fn leave(&mut self, samples: usize) {
+        self.slack.leave(self.clock.now(), samples);
+        self.meters.set_skipped(self.link.skipped() + self.refused);
+    }
+
+    /// Sends one control frame. One that finds the queue full is skipped, as is all that waits in the queue: the runner
+    /// is further behind than the queue is long.
+    pub fn send(&mut self, control: ControlFrame) {
+        let slot = (control.piece as usize * 127 + control.index as usize) % REMEMBERED;
+        self.notes[slot] = (control.piece, control.index, control.lanes.note);
+        if self.flush_end() && self.link.send(control) {
+            self.newest = (control.piece, control.index);
+        } else {
+            self.refused += 1;
+            self.link.skip_before(control.piece, control.index + 1);
+            self.lose_before(control.piece, control.index + 1);
+        }
+    }
+
+    /// Ends `piece` after `frames` frames.
+    pub fn end(&mut self, piece: u32, frames: u32) {
+        let end = ControlFrame::end(piece, frames);
+        if !self.flush_end() || !self.link.send(end) {
+            // At most one end can be waiting: frames of a later piece are refused until it is out.
+            self.unsent_end.get_or_insert(end);
+        }
+    }
+
+    /// Target of the note lane in frame `slot` of `piece`.
+    pub fn note(&self, piece: u32, slot: u32) -> Option<PitchClass> {
+        let (of_piece, index, note) = self.notes[(piece as usize * 127 + slot as usize) % REMEMBERED];
+        if (of_piece, index) == (piece, slot) { note } else { None }
+    }
+
+    /// Drops what has arrived and forgets the past.
+    pub fn reset(&mut self) {
+        self.store.clear();
+        self.slack.reset();
+        self.gave_up = false;
+        self.came = self.clock.now();
+    }
+
+    fn flush_end(&mut self) -> bool {
+        let Some(end) = self.unsent_end else { return true };
+        let sent = self.link.send(end);
+        if sent {
+            self.unsent_end = None;
+        }
+        sent
+    }
+
+    /// The slots that control frames of `piece` before `index` ask for will not come.
+    fn lose_before(&mut self, piece: u32, index: u32) {
+        let slot = index.saturating_sub(self.link.format().delay_frames as u32);
+        self.lost_before = self.lost_before.max((piece, slot));
+    }
+
+    /// The runner has used up its room, and the frame at `slot` of `piece` is late: only the newest control frame can still
+    /// be answered in time, or, where its answer is due within two frames, the one that is being collected now. Such a
+    /// runner may need a frame's time for the step that it is in, and another for the one it is sent to.
+    fn skip(&mut self, piece: u32, slot: u32) {
+        let (newest_piece, newest) = self.newest;
+        let due = newest.saturating_sub(self.link.format().delay_frames as u32);
+        let target = if newest_piece == piece && due < slot + 2 { newest + 1 } else { newest };
+        self.link.skip_before(newest_piece, target);
+        self.lose_before(newest_piece, target);
+    }
+
+    fn drain(&mut self, place: (u32, u32)) {
+        if self.store.drain(&mut self.link, place.0, place.1) {
+            self.came = self.clock.now();
+            self.gave_up = false;
+        }
+    }
+
+    /// Waits for a frame as long as that is allowed; `false` when it did not come.
+    fn wait(&mut self, piece: u32, slot: u32, samples: &mut [f32]) -> bool {
+        let begin = self.clock.now();
+        let allowance = self.slack.allowance(begin, self.late);
+        if allowance.is_zero() || self.gave_up || self.link.is_dead() {
+            return false;
+        }
+        self.meters.count_wait();
+        let came = loop {
+            self.clock.sleep(POLL);
+            self.drain((piece, slot));
+            if self.store.take(piece, slot, samples) {
+                break true;
+            }
+            let now = self.clock.now();
+            if now.saturating_sub(self.came.max(begin)) > PATIENCE {
+                self.gave_up = true;
+            }
+            if self.gave_up || self.link.is_dead() || now.saturating_sub(begin) >= allowance {
+                break false;
+            }
+        };
+        self.slack.waited(self.clock.now().saturating_sub(begin));
+        came
+    }
+}
+
+impl<C: Clock> FrameSource for Feed<C> {
+    fn fetch(&mut self, piece: u32, slot: u32, samples: &mut [f32]) -> bool {
+        self.drain((piece, slot));
+        if self.store.take(piece, slot, samples) {
+            return true;
+        }
+        let lost = (piece, slot) < self.lost_before;
+        if !lost && self.wait(piece, slot, samples) {
+            return true;
+        }
+        if self.link.is_dead() {
+            return false;
+        }
+        self.meters.count_late();
+        if !lost {
+            self.skip(piece, slot);
+        }
+        false
+    }
+}

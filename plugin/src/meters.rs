@@ -1,0 +1,126 @@
+//! Counters and levels that the audio thread writes and the editor reads, and the Play button. Any thread.
+
+use std::sync::atomic::{AtomicBool, AtomicI8, AtomicU32, AtomicU64, Ordering};
+
+use tiller_engine::control::PitchClass;
+
+/// Shared between the `Processor` and the editor (`Arc`). Every access is one relaxed atomic.
+#[derive(Debug)]
+pub struct Meters {
+    /// The editor's Play button: sounds in a host whose transport does not play. A key sets it where the host reports no
+    /// transport at all; the editor clears it.
+    pub play: AtomicBool,
+    peaks: [AtomicU32; 2],
+    late_frames: AtomicU64,
+    skipped_frames: AtomicU64,
+    waits: AtomicU64,
+    latency: AtomicU32,
+    sounding: AtomicBool,
+    note: AtomicI8,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self {
+            play: AtomicBool::new(false),
+            peaks: [AtomicU32::new(0), AtomicU32::new(0)],
+            late_frames: AtomicU64::new(0),
+            skipped_frames: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            latency: AtomicU32::new(0),
+            sounding: AtomicBool::new(false),
+            note: AtomicI8::new(-1),
+        }
+    }
+}
+
+impl Meters {
+    /// The highest absolute sample of left and right since the last call.
+    pub fn take_peaks(&self) -> [f32; 2] {
+        [0, 1].map(|channel| f32::from_bits(self.peaks[channel].swap(0, Ordering::Relaxed)))
+    }
+
+    /// Frames that were to be heard and had not been answered in time.
+    pub fn late_frames(&self) -> u64 {
+        self.late_frames.load(Ordering::Relaxed)
+    }
+
+    /// Frames that were never computed because the engine was behind.
+    pub fn skipped_frames(&self) -> u64 {
+        self.skipped_frames.load(Ordering::Relaxed)
+    }
+
+    /// How often the audio thread waited for a frame (offline or out of slack).
+    pub fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// The latency that the next anchor will have, host samples.
+    pub fn latency(&self) -> u32 {
+        self.latency.load(Ordering::Relaxed)
+    }
+
+    /// Whether a piece is running (control frames are being sent).
+    pub fn is_sounding(&self) -> bool {
+        self.sounding.load(Ordering::Relaxed)
+    }
+
+    /// Target of the note lane in the frame that is heard now.
+    pub fn sounding_note(&self) -> Option<PitchClass> {
+        u8::try_from(self.note.load(Ordering::Relaxed)).ok().and_then(PitchClass::new)
+    }
+
+    pub(crate) fn report_peak(&self, channel: usize, peak: f32) {
+        // Bit patterns of floats that are not negative are in the floats' order.
+        self.peaks[channel & 1].fetch_max(peak.abs().to_bits(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_late(&self) {
+        self.late_frames.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_skipped(&self, frames: u64) {
+        self.skipped_frames.store(frames, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_wait(&self) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_latency(&self, samples: u32) {
+        self.latency.store(samples, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_sounding(&self, sounding: bool) {
+        self.sounding.store(sounding, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_note(&self, note: Option<PitchClass>) {
+        let code = note.map_or(-1, |note| i8::try_from(note.index()).unwrap_or(-1));
+        self.note.store(code, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_hold_until_read() {
+        let meters = Meters::default();
+        meters.report_peak(0, -0.5);
+        meters.report_peak(0, 0.25);
+        assert_eq!(meters.take_peaks(), [0.5, 0.0]);
+        assert_eq!(meters.take_peaks(), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_note_survives_its_code() {
+        let meters = Meters::default();
+        assert_eq!(meters.sounding_note(), None);
+        meters.set_note(PitchClass::new(11));
+        assert_eq!(meters.sounding_note(), PitchClass::new(11));
+        meters.set_note(None);
+        assert_eq!(meters.sounding_note(), None);
+    }
+}

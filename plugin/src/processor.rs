@@ -1,0 +1,377 @@
+//! The audio thread: cuts host time into frames, says what each frame is to be, and plays the answers L later.
+//! Knows no plugin framework; the shell maps its own types to `Block`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tiller_engine::link::{Link, StreamFormat};
+
+use crate::feed::Feed;
+use crate::frames::FrameClock;
+use crate::lanes::LaneValues;
+use crate::latency::{self, LatencySetting};
+use crate::meters::Meters;
+use crate::midi::{KeyEvent, Keys, TimedEvent};
+use crate::output::Timeline;
+use crate::slack::{Clock, LateMode, SlackClock, WallClock};
+use crate::stream::Stream;
+use crate::transport::{RunMode, Transport, TransportWatch};
+
+/// Host rates that are taken, samples per second.
+const RATES: std::ops::RangeInclusive<f64> = 8_000.0..=768_000.0;
+
+/// Samples that are rendered at once.
+const PART: usize = 256;
+
+const SILENCE: [f32; PART] = [0.0; PART];
+
+/// What a processor is made for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProcessorSettings {
+    /// Samples per second of the host, 8,000 to 768,000.
+    pub sample_rate: f64,
+    /// The host's largest block, samples. Longer ones are played, but L does not know of them.
+    pub max_block: usize,
+    /// The latency setting to begin with.
+    pub latency: LatencySetting,
+}
+
+/// One sub-block: parameters do not change within it.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a> {
+    /// Length. 0 is allowed.
+    pub samples: usize,
+    /// The transport at its start.
+    pub transport: Transport,
+    /// The parameters.
+    pub lanes: LaneValues,
+    /// The `run` parameter.
+    pub run: RunMode,
+    /// The `late` parameter.
+    pub late: LateMode,
+    /// The `latency` parameter; a change counts from the next anchor.
+    pub latency: LatencySetting,
+    /// Key events in the order of their offsets.
+    pub events: &'a [TimedEvent],
+    /// The host says that it renders offline.
+    pub offline: bool,
+}
+
+/// Why no processor could be made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProcessorError {
+    /// The host's sample rate is outside 8 to 768 kHz.
+    Rate(f64),
+    /// No resampler for this pair of rates; the text is the resampler's.
+    Resampler(String),
+}
+
+impl fmt::Display for ProcessorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(rate) => {
+                write!(f, "the host runs at {rate} Hz: choose a sample rate between 8,000 and 768,000 Hz")
+            }
+            Self::Resampler(why) => {
+                write!(f, "no resampler for this sample rate ({why}): choose another sample rate in the host")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ProcessorError {}
+
+/// The piece that is running. Times are host samples since the processor was made.
+#[derive(Clone, Copy)]
+struct Running {
+    anchor: i64,
+    /// The frame that is being collected.
+    index: u32,
+}
+
+/// The audio thread's part of the instrument.
+///
+/// # Realtime safety
+/// `process` and `reset` do not allocate, lock or call the system, and wait only out of slack, offline, or when `late`
+/// says so. Making and dropping one allocates and frees.
+pub struct Processor<C = WallClock> {
+    feed: Feed<C>,
+    frames: FrameClock,
+    timeline: Timeline,
+    watch: TransportWatch,
+    keys: Keys,
+    meters: Arc<Meters>,
+    settings: ProcessorSettings,
+    lanes: LaneValues,
+    /// Host samples since the processor was made.
+    now: i64,
+    /// Number of the newest piece.
+    piece: u32,
+    running: Option<Running>,
+    lookahead: usize,
+    /// Left and right of the part that is being rendered.
+    scratch: [Vec<f32>; 2],
+}
+
+impl Processor {
+    /// Frames that `Handle::connect` must make room for.
+    pub fn queue_frames(format: StreamFormat, sample_rate: f64, max_block: usize) -> usize {
+        latency::queue_frames(format, sample_rate, max_block)
+    }
+
+    /// A processor on the machine's clock.
+    ///
+    /// # Errors
+    /// A sample rate that is out of range.
+    pub fn new(link: Link, settings: ProcessorSettings, meters: Arc<Meters>) -> Result<Self, ProcessorError> {
+        Self::with_clock(link, settings, meters, WallClock::default())
+    }
+}
+
+impl<C: Clock> Processor<C> {
+    /// A processor on a clock of the caller's.
+    ///
+    /// # Errors
+    /// A sample rate that is out of range.
+    pub fn with_clock(
+        link: Link,
+        settings: ProcessorSettings,
+        meters: Arc<Meters>,
+        clock: C,
+    ) -> Result<Self, ProcessorError> {
+        let rate = settings.sample_rate;
+        if !RATES.contains(&rate) {
+            return Err(ProcessorError::Rate(rate));
+        }
+        let format = link.format();
+        let stream = Stream::new(format, rate).map_err(|error| ProcessorError::Resampler(error.to_string()))?;
+        let lookahead = stream.lookahead();
+        let slack = SlackClock::new(rate, settings.max_block);
+        let under_way = latency::queue_frames(format, rate, settings.max_block);
+        let processor = Self {
+            feed: Feed::new(link, clock, slack, under_way, meters.clone()),
+            frames: FrameClock::new(format, rate),
+            timeline: Timeline::new(stream, rate),
+            watch: TransportWatch::new(rate),
+            keys: Keys::default(),
+            meters,
+            settings,
+            lanes: LaneValues::default(),
+            now: 0,
+            piece: 0,
+            running: None,
+            lookahead,
+            scratch: [vec![0.0; PART], vec![0.0; PART]],
+        };
+        processor.meters.set_latency(processor.latency());
+        Ok(processor)
+    }
+
+    /// L of the next anchor, host samples: what the host is to be told.
+    ///
+    /// # Realtime safety
+    /// Arithmetic.
+    pub fn latency(&self) -> u32 {
+        let ProcessorSettings { sample_rate, max_block, latency } = self.settings;
+        latency::samples(latency, self.feed.format(), sample_rate, max_block, self.lookahead)
+    }
+
+    /// Plays one sub-block into `out`: the first two channels are left and right, one channel is their mean, further ones
+    /// are silent. Every sample is written.
+    ///
+    /// # Realtime safety
+    /// As the type says.
+    pub fn process(&mut self, block: &Block, out: &mut [&mut [f32]]) {
+        self.lanes = block.lanes.repaired(&self.lanes);
+        if block.latency != self.settings.latency {
+            self.settings.latency = block.latency;
+            self.meters.set_latency(self.latency());
+        }
+        self.feed.enter(block.offline, block.late, self.timeline.place());
+        let first = self.now;
+        let jump = self.watch.observe(&block.transport).map(|ago| first - ago);
+        self.forget_idle_keys();
+        self.follow(block, first, jump);
+        // A block beyond the announced size is taken in parts, so that no more is under way than there is room for.
+        let longest = self.settings.max_block.max(PART);
+        let (mut done, mut next_event) = (0, 0);
+        while done < block.samples {
+            let count = longest.min(block.samples - done);
+            next_event = self.collect(block, next_event, first + (done + count) as i64);
+            self.render(out, done, count);
+            done += count;
+        }
+        // Events at or beyond the end (hosts send them with empty blocks): as early as can be.
+        self.collect(block, next_event, i64::MAX);
+        for channel in out.iter_mut() {
+            let written = block.samples.min(channel.len());
+            channel[written..].fill(0.0);
+        }
+        self.now = first + block.samples as i64;
+        self.watch.advance(block.samples);
+        self.feed.leave(block.samples);
+        self.meters.set_sounding(self.running.is_some());
+    }
+
+    /// Silence and a fresh start: what is under way is dropped, keys are up, slack is forgotten.
+    ///
+    /// # Realtime safety
+    /// As the type says.
+    pub fn reset(&mut self) {
+        if let Some(running) = self.running.take()
+            && running.index > 0
+        {
+            self.feed.end(self.piece, running.index);
+        }
+        self.timeline.clear();
+        self.keys = Keys::default();
+        self.watch.reset();
+        self.feed.reset();
+        self.meters.set_sounding(false);
+        self.meters.set_note(None);
+    }
+
+    /// Applies the events before `end`, and sends the frames that are complete by then. Returns the first event that is
+    /// left.
+    fn collect(&mut self, block: &Block, mut next_event: usize, end: i64) -> usize {
+        let last = self.now + block.samples as i64;
+        while let Some(timed) = block.events.get(next_event) {
+            let at = (self.now + i64::from(timed.offset)).min(last);
+            if at >= end {
+                break;
+            }
+            next_event += 1;
+            self.send_complete(at);
+            self.forget_idle_keys();
+            self.keys.apply(timed.event);
+            let starts = matches!(timed.event, KeyEvent::On { .. }) && block.run == RunMode::Transport;
+            if starts && !block.transport.is_reported() {
+                self.meters.play.store(true, Ordering::Relaxed);
+            }
+            self.follow(block, at, None);
+        }
+        self.send_complete(end.min(last));
+        next_event
+    }
+
+    /// What keys did while nothing sounds concerns no frame.
+    fn forget_idle_keys(&mut self) {
+        if self.running.is_none() {
+            self.keys.next_frame();
+        }
+    }
+
+    /// Whether there is to be sound now.
+    fn is_wanted(&self, block: &Block) -> bool {
+        match block.run {
+            RunMode::Free => true,
+            RunMode::Keys => self.keys.any_held(),
+            RunMode::Transport => {
+                block.transport.playing
+                    || self.meters.play.load(Ordering::Relaxed)
+                    || (block.offline && !block.transport.is_reported())
+            }
+        }
+    }
+
+    /// Starts, ends or anchors anew, as the run mode wants it at time `at`. `jump` is the anchor of a start or a jump of
+    /// the transport.
+    fn follow(&mut self, block: &Block, at: i64, jump: Option<i64>) {
+        let jump = jump.filter(|_| block.run == RunMode::Transport);
+        match (self.running, self.is_wanted(block), jump) {
+            (Some(_), false, _) => self.end(at),
+            (None, true, _) => self.begin(at),
+            (Some(running), true, Some(anchor)) => {
+                let anchor = anchor.max(running.anchor);
+                self.end(anchor);
+                self.begin(anchor);
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, anchor: i64) {
+        let number = self.piece + 1;
+        if self.timeline.begin(number, anchor, i64::from(self.latency())) {
+            self.piece = number;
+            self.running = Some(Running { anchor, index: 0 });
+        }
+    }
+
+    fn end(&mut self, at: i64) {
+        let Some(running) = self.running.take() else { return };
+        // The frame that was begun belongs to the piece: it is heard up to its end.
+        let mut slots = running.index;
+        if running.anchor + self.frames.boundary(running.index) < at {
+            self.send(running.index);
+            slots += 1;
+        }
+        if slots > 0 {
+            self.feed.end(self.piece, slots);
+        }
+        self.timeline.end(at, slots);
+    }
+
+    /// Sends the frames of the running piece that end at or before `until`.
+    fn send_complete(&mut self, until: i64) {
+        while let Some(mut running) = self.running {
+            if running.anchor + self.frames.boundary(running.index + 1) > until {
+                return;
+            }
+            self.send(running.index);
+            running.index += 1;
+            self.running = Some(running);
+        }
+    }
+
+    fn send(&mut self, index: u32) {
+        self.feed.send(self.lanes.frame(self.piece, index, self.keys.frame_note()));
+        self.keys.next_frame();
+    }
+
+    /// Renders `count` samples, from `offset` of the block on, into `out`.
+    fn render(&mut self, out: &mut [&mut [f32]], offset: usize, count: usize) {
+        let mut done = offset;
+        while done < offset + count {
+            let part = PART.min(offset + count - done);
+            let [left, right] = &mut self.scratch;
+            let (left, right) = (&mut left[..part], &mut right[..part]);
+            let heard = self.timeline.render(self.now + done as i64, &mut self.feed, left, right);
+            let note = heard.and_then(|(piece, since)| self.feed.note(piece, self.frames.frame_at(since)));
+            self.meters.set_note(note);
+            if let [only] = out {
+                for (left, right) in left.iter_mut().zip(right.iter_mut()) {
+                    *left = 0.5 * (*left + *right);
+                    *right = *left;
+                }
+                write(only, done, left);
+            } else {
+                for (index, channel) in out.iter_mut().enumerate() {
+                    match index {
+                        0 => write(channel, done, left),
+                        1 => write(channel, done, right),
+                        _ => write(channel, done, &SILENCE[..part]),
+                    }
+                }
+            }
+            for (channel, samples) in [left, right].into_iter().enumerate() {
+                self.meters.report_peak(channel, samples.iter().fold(0.0, |peak, sample| sample.abs().max(peak)));
+            }
+            done += part;
+        }
+    }
+}
+
+/// Copies what fits of `samples` to `channel[at..]`.
+fn write(channel: &mut [f32], at: usize, samples: &[f32]) {
+    if let Some(room) = channel.get_mut(at..) {
+        let count = room.len().min(samples.len());
+        room[..count].copy_from_slice(&samples[..count]);
+    }
+}
+
+#[cfg(test)]
+mod script;
+#[cfg(test)]
+mod tests;
