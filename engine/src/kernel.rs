@@ -1,5 +1,5 @@
 //! The f32 arithmetic of the run path (decoder and codec): no allocation, and the same bits whatever rows share a call.
-//! Any thread. candle serves T5 and learning only.
+//! Any thread.
 
 /// Compiles one loop three times (AVX-512, AVX2, baseline) and picks at run time.
 ///

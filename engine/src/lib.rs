@@ -20,3 +20,4 @@ pub mod render;
 pub mod embedded;
 mod loader;
 mod runner;
+pub mod learn;

@@ -33,6 +33,17 @@ wide! {
     }
 }
 
+wide! {
+    /// `y = x / sqrt(mean(x^2) + epsilon) * gain` over one row; all slices have the row's length.
+    pub fn rms_norm(x: &[f32], gain: &[f32], epsilon: f32, y: &mut [f32]) {
+        let square = lane_sum(x, |x| x * x) / x.len() as f32;
+        let inverse = 1.0 / (square + epsilon).sqrt();
+        for ((y, &x), &g) in y.iter_mut().zip(x).zip(gain) {
+            *y = x * inverse * g;
+        }
+    }
+}
+
 /// Softmax of one row in place. An empty row stays empty.
 ///
 /// # Realtime safety

@@ -1,0 +1,363 @@
+//! `config.json` and `generation_config.json` of a MusicGen checkpoint, checked. Absent fields take transformers' defaults.
+
+use serde_json::Value;
+
+use super::fields::Fields;
+use super::{CheckpointError, CheckpointSource};
+use crate::decoder::MAX_CODEBOOKS;
+use crate::kernel::activation;
+
+/// Play window of the published checkpoints, in positions.
+const PUBLISHED_WINDOW: usize = 1500;
+/// Top-k of MusicGen's authors; transformers' files do not name it.
+const PUBLISHED_TOP_K: usize = 250;
+
+/// Everything that the engine reads of the two files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub text: TextConfig,
+    pub codec: CodecConfig,
+    pub decoder: DecoderConfig,
+    pub generation: Generation,
+}
+
+/// Activation of a feed-forward layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// The erf form.
+    Gelu,
+    /// The tanh form.
+    GeluTanh,
+    Relu,
+    Silu,
+}
+
+impl Activation {
+    /// Applies it in place.
+    ///
+    /// # Realtime safety
+    /// No allocation, no lock.
+    pub fn apply(self, x: &mut [f32]) {
+        match self {
+            Self::Gelu => activation::gelu(x),
+            Self::GeluTanh => activation::gelu_tanh(x),
+            Self::Relu => activation::relu(x),
+            Self::Silu => activation::silu(x),
+        }
+    }
+}
+
+/// The T5 text encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextConfig {
+    pub vocab_size: usize,
+    pub d_model: usize,
+    /// Width of one head; heads x d_kv need not be d_model.
+    pub d_kv: usize,
+    pub d_ff: usize,
+    pub num_layers: usize,
+    pub num_heads: usize,
+    pub relative_attention_num_buckets: usize,
+    pub relative_attention_max_distance: usize,
+    pub layer_norm_epsilon: f64,
+    pub activation: Activation,
+    /// Gated feed-forward (T5 1.1) instead of the plain one.
+    pub gated: bool,
+    pub eos_token_id: u32,
+}
+
+/// The EnCodec audio codec. Names are transformers'.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodecConfig {
+    pub sampling_rate: u32,
+    pub audio_channels: usize,
+    pub hidden_size: usize,
+    pub num_filters: usize,
+    pub num_residual_layers: usize,
+    pub upsampling_ratios: Vec<usize>,
+    pub kernel_size: usize,
+    pub last_kernel_size: usize,
+    pub residual_kernel_size: usize,
+    pub dilation_growth_rate: usize,
+    pub use_causal_conv: bool,
+    /// "reflect" or "constant".
+    pub pad_mode: String,
+    pub compress: usize,
+    pub num_lstm_layers: usize,
+    pub trim_right_ratio: f64,
+    pub codebook_size: usize,
+    pub codebook_dim: usize,
+    pub use_conv_shortcut: bool,
+    /// Codebooks stored in the checkpoint: what the largest target bandwidth pays for.
+    pub num_quantizers: usize,
+}
+
+impl CodecConfig {
+    /// Samples of one code frame.
+    pub fn hop(&self) -> usize {
+        self.upsampling_ratios.iter().product()
+    }
+}
+
+/// The language model over codes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecoderConfig {
+    /// Codes of one codebook; the embedding tables have one row more, for BOS and PAD.
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub ffn_dim: usize,
+    /// All codebooks, left and right together.
+    pub num_codebooks: usize,
+    /// 1 mono, 2 stereo (codebooks interleave left, right).
+    pub audio_channels: usize,
+    pub activation: Activation,
+    /// Size of transformers' position table; positions go on past it.
+    pub max_position_embeddings: usize,
+}
+
+/// How the checkpoint wants to be played.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// Play window in positions, BOS and delay columns included.
+    pub max_length: usize,
+    pub guidance_scale: f32,
+    pub top_k: usize,
+    pub temperature: f32,
+    /// Code of column 0 in every codebook.
+    pub bos: u32,
+    /// Code where the delay pattern has no frame.
+    pub pad: u32,
+}
+
+impl Config {
+    /// Reads and checks both files; cheap, no weights are touched.
+    ///
+    /// # Errors
+    /// When the source is no MusicGen checkpoint, or a value is out of range or not supported.
+    pub fn read(source: &CheckpointSource) -> Result<Self, CheckpointError> {
+        if let CheckpointSource::Directory(folder) = source
+            && !source.has("config.json")
+        {
+            return Err(CheckpointError::NotACheckpoint { folder: folder.clone(), found: contents(folder) });
+        }
+        let bytes = source.read_required("config.json", "copy config.json from the published checkpoint")?;
+        let value = parse(source, "config.json", &bytes)?;
+        let fields = Fields::new(source.file("config.json"), &value)?;
+        if fields.get("model_type").is_none() {
+            return Err(fields.wrong("model_type", "\"musicgen\"", None));
+        }
+        fields.expect_model_type("musicgen")?;
+        let text = TextConfig::read(&fields.object("text_encoder")?)?;
+        let codec = CodecConfig::read(&fields.object("audio_encoder")?)?;
+        let in_decoder = fields.object("decoder")?;
+        let decoder = DecoderConfig::read(&in_decoder)?;
+        if decoder.vocab_size > codec.codebook_size {
+            let expected = format!("at most audio_encoder.codebook_size ({})", codec.codebook_size);
+            return Err(in_decoder.wrong("vocab_size", &expected, in_decoder.get("vocab_size")));
+        }
+        if decoder.num_codebooks / decoder.audio_channels > codec.num_quantizers {
+            let expected = format!("at most {} for each channel, as the codec has", codec.num_quantizers);
+            return Err(in_decoder.wrong("num_codebooks", &expected, in_decoder.get("num_codebooks")));
+        }
+        if text.d_model != decoder.hidden_size && in_decoder.get("cross_attention_hidden_size").is_some() {
+            let reason = "text states reach the decoder through enc_to_dec_proj only";
+            return Err(in_decoder.unsupported("cross_attention_hidden_size", reason));
+        }
+        let file = "generation_config.json";
+        let value = match source.read(file)? {
+            Some(bytes) => parse(source, file, &bytes)?,
+            None => Value::Object(serde_json::Map::new()),
+        };
+        let generation = Generation::read(&Fields::new(source.file(file), &value)?, &in_decoder, decoder.vocab_size)?;
+        Ok(Self { text, codec, decoder, generation })
+    }
+}
+
+impl TextConfig {
+    fn read(fields: &Fields) -> Result<Self, CheckpointError> {
+        fields.expect_model_type("t5")?;
+        let (activation, gated) = match fields.text("feed_forward_proj", "relu")? {
+            "relu" => (Activation::Relu, false),
+            "gelu" => (Activation::Gelu, false),
+            "gelu_new" => (Activation::GeluTanh, false),
+            // transformers' own exception: the plain word means the tanh form here.
+            "gated-gelu" | "gated-gelu_new" => (Activation::GeluTanh, true),
+            "gated-relu" => (Activation::Relu, true),
+            "gated-silu" => (Activation::Silu, true),
+            _ => return Err(fields.unsupported("feed_forward_proj", "T5 encoders use relu or gated-gelu")),
+        };
+        let config = Self {
+            vocab_size: fields.integer("vocab_size", 32128, 1..=1 << 20)?,
+            d_model: fields.integer("d_model", 512, 1..=1 << 14)?,
+            d_kv: fields.integer("d_kv", 64, 1..=1 << 10)?,
+            d_ff: fields.integer("d_ff", 2048, 1..=1 << 17)?,
+            num_layers: fields.integer("num_layers", 6, 1..=256)?,
+            num_heads: fields.integer("num_heads", 8, 1..=256)?,
+            relative_attention_num_buckets: fields.integer("relative_attention_num_buckets", 32, 4..=4096)?,
+            relative_attention_max_distance: fields.integer("relative_attention_max_distance", 128, 2..=1 << 16)?,
+            layer_norm_epsilon: fields.number("layer_norm_epsilon", 1e-6, 0.0..=0.1)?,
+            activation,
+            gated,
+            eos_token_id: fields.integer("eos_token_id", 1, 0..=1 << 20)? as u32,
+        };
+        if config.relative_attention_num_buckets % 2 == 1
+            || config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4
+        {
+            let expected = "even, and less than four times relative_attention_max_distance";
+            let name = "relative_attention_num_buckets";
+            return Err(fields.wrong(name, expected, fields.get(name)));
+        }
+        Ok(config)
+    }
+}
+
+impl CodecConfig {
+    fn read(fields: &Fields) -> Result<Self, CheckpointError> {
+        fields.expect_model_type("encodec")?;
+        if fields.text("norm_type", "weight_norm")? != "weight_norm" {
+            return Err(fields.unsupported("norm_type", "MusicGen's codec uses weight_norm"));
+        }
+        if fields.boolean("normalize", false)? {
+            return Err(fields.unsupported("normalize", "a stream cannot know the loudness of what is to come"));
+        }
+        if fields.get("chunk_length_s").is_some() {
+            return Err(fields.unsupported("chunk_length_s", "the codec is played as one stream, not in chunks"));
+        }
+        let pad_mode = fields.text("pad_mode", "reflect")?;
+        if !matches!(pad_mode, "reflect" | "constant") {
+            return Err(fields.unsupported("pad_mode", "reflect and constant are known"));
+        }
+        let hidden_size = fields.integer("hidden_size", 128, 1..=1 << 13)?;
+        let codebook_size = fields.integer("codebook_size", 1024, 2..=1 << 17)?;
+        let sampling_rate = fields.integer("sampling_rate", 24_000, 1000..=384_000)?;
+        let upsampling_ratios: Vec<usize> = fields
+            .numbers("upsampling_ratios", &[8.0, 5.0, 4.0, 2.0], 1.0..=64.0)?
+            .into_iter()
+            .map(|ratio| ratio as usize)
+            .collect();
+        let hop: usize = upsampling_ratios.iter().take(9).product();
+        if upsampling_ratios.len() > 8 || !(2..=1 << 16).contains(&hop) {
+            let expected = "at most 8 ratios with a product from 2 to 65536";
+            return Err(fields.wrong("upsampling_ratios", expected, fields.get("upsampling_ratios")));
+        }
+        let bandwidths = fields.numbers("target_bandwidths", &[1.5, 3.0, 6.0, 12.0, 24.0], 0.001..=1e5)?;
+        // transformers: bits per second over frames per second times bits per code.
+        let code_bits = (codebook_size as f64).log2().ceil();
+        let frame_rate = sampling_rate.div_ceil(hop) as f64;
+        let num_quantizers = (1000.0 * bandwidths[bandwidths.len() - 1] / (frame_rate * code_bits)).floor() as usize;
+        if !(1..=64).contains(&num_quantizers) {
+            let expected = "enough for 1 to 64 codebooks";
+            return Err(fields.wrong("target_bandwidths", expected, fields.get("target_bandwidths")));
+        }
+        let num_filters = fields.integer("num_filters", 32, 1..=1 << 10)?;
+        let config = Self {
+            sampling_rate: sampling_rate as u32,
+            audio_channels: fields.integer("audio_channels", 1, 1..=2)?,
+            hidden_size,
+            num_filters,
+            num_residual_layers: fields.integer("num_residual_layers", 1, 0..=16)?,
+            upsampling_ratios,
+            kernel_size: fields.integer("kernel_size", 7, 1..=64)?,
+            last_kernel_size: fields.integer("last_kernel_size", 7, 1..=64)?,
+            residual_kernel_size: fields.integer("residual_kernel_size", 3, 1..=64)?,
+            dilation_growth_rate: fields.integer("dilation_growth_rate", 2, 1..=16)?,
+            use_causal_conv: fields.boolean("use_causal_conv", true)?,
+            pad_mode: pad_mode.to_owned(),
+            compress: fields.integer("compress", 2, 1..=num_filters)?,
+            num_lstm_layers: fields.integer("num_lstm_layers", 2, 1..=8)?,
+            trim_right_ratio: fields.number("trim_right_ratio", 1.0, 0.0..=1.0)?,
+            codebook_size,
+            codebook_dim: fields.integer("codebook_dim", hidden_size, 1..=1 << 13)?,
+            use_conv_shortcut: fields.boolean("use_conv_shortcut", true)?,
+            num_quantizers,
+        };
+        let dilation = config.dilation_growth_rate.checked_pow(config.num_residual_layers.saturating_sub(1) as u32);
+        if dilation.is_none_or(|dilation| dilation > 4096) {
+            let expected = "so small that no dilation exceeds 4096";
+            return Err(fields.wrong("dilation_growth_rate", expected, fields.get("dilation_growth_rate")));
+        }
+        if config.codebook_dim != config.hidden_size {
+            return Err(fields.unsupported("codebook_dim", "it must equal hidden_size: there is no projection"));
+        }
+        Ok(config)
+    }
+}
+
+impl DecoderConfig {
+    fn read(fields: &Fields) -> Result<Self, CheckpointError> {
+        fields.expect_model_type("musicgen_decoder")?;
+        let activation = match fields.text("activation_function", "gelu")? {
+            "gelu" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
+            "relu" => Activation::Relu,
+            "silu" | "swish" => Activation::Silu,
+            _ => return Err(fields.unsupported("activation_function", "gelu, gelu_new, relu and silu are known")),
+        };
+        let config = Self {
+            vocab_size: fields.integer("vocab_size", 2048, 2..=1 << 17)?,
+            // At least 4: the position table divides by hidden_size / 2 - 1.
+            hidden_size: fields.integer("hidden_size", 1024, 4..=1 << 14)?,
+            num_hidden_layers: fields.integer("num_hidden_layers", 24, 1..=256)?,
+            num_attention_heads: fields.integer("num_attention_heads", 16, 1..=256)?,
+            ffn_dim: fields.integer("ffn_dim", 4096, 1..=1 << 17)?,
+            num_codebooks: fields.integer("num_codebooks", 4, 1..=MAX_CODEBOOKS)?,
+            audio_channels: fields.integer("audio_channels", 1, 1..=2)?,
+            activation,
+            max_position_embeddings: fields.integer("max_position_embeddings", 2048, 1..=1 << 20)?,
+        };
+        for (name, divisor) in [("hidden_size", config.num_attention_heads), ("num_codebooks", config.audio_channels)] {
+            let value = if name == "hidden_size" { config.hidden_size } else { config.num_codebooks };
+            if value % divisor != 0 {
+                return Err(fields.wrong(name, &format!("a multiple of {divisor}"), fields.get(name)));
+            }
+        }
+        Ok(config)
+    }
+}
+
+impl Generation {
+    /// Special tokens come from the generation config, else from the decoder's; both name the embedding's last row.
+    fn read(fields: &Fields, decoder: &Fields, vocab_size: usize) -> Result<Self, CheckpointError> {
+        let token = |places: &[(&Fields, &str)]| -> Result<u32, CheckpointError> {
+            for (place, name) in places {
+                if place.get(name).is_some() {
+                    return Ok(place.integer(name, vocab_size, 0..=vocab_size)? as u32);
+                }
+            }
+            Ok(vocab_size as u32)
+        };
+        let bos = token(&[(fields, "decoder_start_token_id"), (fields, "bos_token_id"), (decoder, "bos_token_id")])?;
+        let pad = token(&[(fields, "pad_token_id"), (decoder, "pad_token_id")])?;
+        Ok(Self {
+            // 64: shorter windows hold less than the delay pattern, the codec's look-ahead and a context.
+            max_length: fields.integer("max_length", PUBLISHED_WINDOW, 64..=1 << 14)?,
+            guidance_scale: fields.number("guidance_scale", 3.0, 0.0..=100.0)? as f32,
+            top_k: fields.integer("top_k", PUBLISHED_TOP_K, 0..=1 << 20)?,
+            temperature: fields.number("temperature", 1.0, 0.0..=100.0)? as f32,
+            bos,
+            pad,
+        })
+    }
+}
+
+fn parse(source: &CheckpointSource, file: &str, bytes: &[u8]) -> Result<Value, CheckpointError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| CheckpointError::Json { file: source.file(file), reason: error.to_string() })
+}
+
+/// What a folder holds, in a few words for an error text.
+fn contents(folder: &std::path::Path) -> String {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return if folder.exists() { "a file".to_owned() } else { "nothing there".to_owned() };
+    };
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.ok().map(|e| e.file_name().to_string_lossy().into_owned())).collect();
+    names.sort();
+    match names.len() {
+        0 => "an empty folder".to_owned(),
+        1..=4 => format!("only {}", names.join(", ")),
+        count => format!("{}, ... ({count} entries)", names[..4].join(", ")),
+    }
+}

@@ -1,0 +1,107 @@
+//! Prompts: the checkpoint's own tokenizer, its T5 encoder, and the cross-attention cache that the decoder plays from.
+//! Loader thread.
+
+mod t5;
+
+use tokenizers::Tokenizer;
+
+use crate::checkpoint::{Bytes, CheckpointError, TextConfig, Weights};
+use crate::decoder::{CrossCache, Decoder};
+use t5::T5Encoder;
+
+/// Longest prompt in tokens. T5 was trained on 512; attention over more only costs time.
+const MOST_TOKENS: usize = 2048;
+
+/// A prompt that cannot be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The tokenizer refused it.
+    #[error("the prompt could not be split into tokens ({reason}); try other words")]
+    Tokenizer { reason: String },
+    /// Too much text.
+    #[error("the prompt has {found} tokens, at most {most} can be used; shorten it")]
+    TooLong { found: usize, most: usize },
+    /// Tokenizer and text encoder do not belong together.
+    #[error(
+        "the tokenizer gave token {token}, but the text encoder knows {size}; \
+         tokenizer.json and the weights are of different checkpoints: download both again"
+    )]
+    UnknownToken { token: u32, size: usize },
+}
+
+/// What the text encoder makes of a prompt.
+pub struct TextStates {
+    /// Token ids, the end token included.
+    pub ids: Vec<u32>,
+    /// `[tokens][text_width]`.
+    pub states: Vec<f32>,
+}
+
+/// Tokenizer and T5 encoder of one checkpoint. Immutable.
+pub struct TextEncoder {
+    tokenizer: Tokenizer,
+    t5: T5Encoder,
+    eos: u32,
+    vocab: usize,
+}
+
+impl TextEncoder {
+    /// Parses the tokenizer and reads `text_encoder.`; `file` names the tokenizer in errors.
+    ///
+    /// # Errors
+    /// A tokenizer that does not parse; a missing, mis-shaped or non-float tensor, by name.
+    pub fn load(weights: &Weights, config: &TextConfig, tokenizer: &Bytes, file: &str) -> Result<Self, CheckpointError> {
+        let refused = |error: tokenizers::Error| CheckpointError::Tokenizer {
+            file: file.to_owned(),
+            reason: error.to_string(),
+        };
+        let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(refused)?;
+        // Settings of whoever saved the file: one prompt needs no padding, and the reference truncates nothing.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(refused)?;
+        let t5 = T5Encoder::load(weights, config)?;
+        Ok(Self { tokenizer, t5, eos: config.eos_token_id, vocab: config.vocab_size })
+    }
+
+    /// Token ids and text states. An empty prompt is the end token alone.
+    ///
+    /// # Errors
+    /// A prompt that is too long or that the tokenizer refuses.
+    pub fn encode(&self, text: &str) -> Result<TextStates, TextError> {
+        let encoding = self
+            .tokenizer
+            .encode(text, true)
+            .map_err(|error| TextError::Tokenizer { reason: error.to_string() })?;
+        let mut ids = encoding.get_ids().to_vec();
+        if ids.is_empty() {
+            ids.push(self.eos);
+        }
+        if ids.len() > MOST_TOKENS {
+            return Err(TextError::TooLong { found: ids.len(), most: MOST_TOKENS });
+        }
+        if let Some(&token) = ids.iter().find(|&&id| id as usize >= self.vocab) {
+            return Err(TextError::UnknownToken { token, size: self.vocab });
+        }
+        let states = self.t5.forward(&ids);
+        Ok(TextStates { ids, states })
+    }
+}
+
+/// A prompt ready to play. Immutable: share it in an `Arc`.
+pub struct Prompt {
+    /// What the musician wrote.
+    pub text: String,
+    /// Keys and values of every block, for the conditional row.
+    pub cross: CrossCache,
+}
+
+impl Prompt {
+    /// Encodes `text` for `decoder`.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::encode`].
+    pub fn new(text: &str, encoder: &TextEncoder, decoder: &Decoder) -> Result<Self, TextError> {
+        let encoded = encoder.encode(text)?;
+        Ok(Self { text: text.to_owned(), cross: decoder.cross_cache(&encoded.states) })
+    }
+}
