@@ -1,0 +1,13 @@
+//! The demo checkpoint, compiled in: what plays when no other model was chosen. See `assets/demo/README.md`.
+
+/// Name of the embedded checkpoint.
+pub const NAME: &str = "Tiller demo";
+
+/// Its files, named as in a checkpoint directory.
+pub const FILES: &[(&str, &[u8])] = &[
+    ("config.json", include_bytes!("../../assets/demo/config.json")),
+    ("generation_config.json", include_bytes!("../../assets/demo/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../assets/demo/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../../assets/demo/tokenizer.json")),
+    (super::model::NOTES_FILE, include_bytes!("../../assets/demo/tiller-notes.safetensors")),
+];

@@ -1,0 +1,225 @@
+//! The main thread's grip on an engine: asks for models and prompts, connects audio ends, reads the status, and joins
+//! the threads when dropped. Every call but [`Handle::wait_settled`] and the drop returns at once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, unbounded};
+use parking_lot::Mutex;
+
+use crate::error::EngineError;
+use crate::link::{Link, StreamFormat, link};
+use crate::loader::{Loader, Request};
+use crate::model::Model;
+use crate::runner::{Order, Runner};
+use crate::status::{State, Status, StatusCell};
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ModelSource {
+    /// The demo checkpoint that is compiled in.
+    Embedded,
+    /// A Hugging Face MusicGen directory.
+    Directory(PathBuf),
+}
+
+/// Threads of a started engine.
+struct Threads {
+    loader: JoinHandle<()>,
+    runner: JoinHandle<()>,
+    orders: Sender<Order>,
+    requests: Sender<Request>,
+}
+
+/// What was asked for, so that an engine started later knows it.
+struct Wanted {
+    source: ModelSource,
+    prompt: String,
+    /// Play window in positions; `None` is the checkpoint's own.
+    window: Option<usize>,
+    format: StreamFormat,
+}
+
+/// One engine: a loader thread, a runner thread and the model that they share with every other engine in the process.
+pub struct Handle {
+    wanted: Mutex<Wanted>,
+    threads: Mutex<Option<Threads>>,
+    status: Arc<StatusCell>,
+    prompt_generation: AtomicU32,
+    model_generation: AtomicU32,
+}
+
+impl Default for Handle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handle {
+    /// An engine that has started nothing: no thread, no file, until [`Handle::start`]. It will play the embedded model
+    /// with an empty prompt.
+    pub fn new() -> Self {
+        Self {
+            wanted: Mutex::new(Wanted {
+                source: ModelSource::Embedded,
+                prompt: String::new(),
+                window: None,
+                format: StreamFormat::PUBLISHED,
+            }),
+            threads: Mutex::new(None),
+            status: Arc::default(),
+            prompt_generation: AtomicU32::new(0),
+            model_generation: AtomicU32::new(0),
+        }
+    }
+
+    /// Starts the threads and loads what was asked for. Does nothing when they run.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(&self) -> Result<(), EngineError> {
+        let mut threads = self.threads.lock();
+        if threads.is_some() {
+            return Ok(());
+        }
+        let (orders, order_receiver) = unbounded();
+        let (requests, request_receiver) = unbounded();
+        let runner = Runner::new(order_receiver, self.status.clone());
+        let loader = Loader::new(request_receiver, orders.clone(), self.status.clone());
+        let runner = std::thread::Builder::new()
+            .name("tiller-runner".to_owned())
+            .spawn(move || runner.run())
+            .map_err(EngineError::Thread)?;
+        let loader = match std::thread::Builder::new().name("tiller-loader".to_owned()).spawn(move || loader.run()) {
+            Ok(loader) => loader,
+            Err(error) => {
+                drop(orders);
+                let _ = runner.join();
+                return Err(EngineError::Thread(error));
+            }
+        };
+        let wanted = self.wanted.lock();
+        self.status.set_state(State::Locating);
+        let _ = requests.send(Request::Model {
+            source: wanted.source.clone(),
+            prompt: wanted.prompt.clone(),
+            generation: self.prompt_generation(),
+            window: wanted.window,
+        });
+        *threads = Some(Threads { loader, runner, orders, requests });
+        Ok(())
+    }
+
+    /// Asks for a model. Reads its configuration for the frame clock; weights are read off this thread.
+    pub fn set_model(&self, source: ModelSource) {
+        let format = Model::peek_format(&source).unwrap_or(StreamFormat::PUBLISHED);
+        let threads = self.threads.lock();
+        let mut wanted = self.wanted.lock();
+        wanted.source = source;
+        wanted.format = format;
+        self.model_generation.fetch_add(1, Ordering::Release);
+        if let Some(threads) = &*threads {
+            self.status.set_state(State::Locating);
+            let _ = threads.requests.send(Request::Model {
+                source: wanted.source.clone(),
+                prompt: wanted.prompt.clone(),
+                generation: self.prompt_generation(),
+                window: wanted.window,
+            });
+        }
+    }
+
+    /// Shortens the play window (in positions), for the next model that is asked for. `None` is the checkpoint's own.
+    pub fn set_window(&self, window: Option<usize>) {
+        self.wanted.lock().window = window;
+    }
+
+    /// Asks for a prompt; returns its generation, which control frames carry. It is encoded off this thread.
+    pub fn set_prompt(&self, text: &str) -> u32 {
+        let threads = self.threads.lock();
+        let mut wanted = self.wanted.lock();
+        if wanted.prompt == text {
+            return self.prompt_generation();
+        }
+        text.clone_into(&mut wanted.prompt);
+        let generation = self.prompt_generation.load(Ordering::Relaxed) + 1;
+        if let Some(threads) = &*threads {
+            // The request goes first: whoever sees the generation can count on its being encoded.
+            let _ = threads.requests.send(Request::Prompt { text: text.to_owned(), generation });
+        }
+        self.prompt_generation.store(generation, Ordering::Release);
+        generation
+    }
+
+    /// Generation of the newest prompt.
+    ///
+    /// # Realtime safety
+    /// Wait-free.
+    pub fn prompt_generation(&self) -> u32 {
+        self.prompt_generation.load(Ordering::Acquire)
+    }
+
+    /// Counts the calls of [`Handle::set_model`].
+    ///
+    /// # Realtime safety
+    /// Wait-free.
+    pub fn model_generation(&self) -> u32 {
+        self.model_generation.load(Ordering::Acquire)
+    }
+
+    /// The clock of the model that was asked for, loaded or not; the published one when it cannot be read.
+    pub fn format(&self) -> StreamFormat {
+        self.wanted.lock().format
+    }
+
+    /// Makes a new audio end with room for `frames` control frames; the engine drops the one it had.
+    ///
+    /// # Errors
+    /// When the engine was not started and the system gives no thread.
+    pub fn connect(&self, frames: usize) -> Result<Link, EngineError> {
+        self.start()?;
+        let (audio, runner) = link(self.format(), frames);
+        if let Some(threads) = &*self.threads.lock() {
+            let _ = threads.orders.send(Order::Connect(runner));
+        }
+        Ok(audio)
+    }
+
+    /// Waits until the model is ready or has failed, at most `timeout`. Returns the state.
+    ///
+    /// # Realtime safety
+    /// Blocks.
+    pub fn wait_settled(&self, timeout: Duration) -> State {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let state = self.status.state();
+            if state.is_settled() || Instant::now() >= deadline {
+                return state;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What people may know.
+    ///
+    /// # Realtime safety
+    /// May block and allocates.
+    pub fn status(&self) -> Status {
+        self.status.read()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.get_mut().take() {
+            let _ = threads.requests.send(Request::Stop);
+            let _ = threads.orders.send(Order::Stop);
+            // A thread that panicked has nothing left to give back.
+            let _ = threads.loader.join();
+            let _ = threads.runner.join();
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A loaded checkpoint, ready to play: decoder, codec, text encoder, steering tables. Immutable and shared: one copy of
+//! the weights in a process, however many plugin instances. Made on the loader thread.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointSource, CodecConfig, Config};
+use crate::codec::CodecDecoder;
+use crate::decoder::Decoder;
+use crate::decoder::delay_pattern::DelayPattern;
+use crate::embedded;
+use crate::error::EngineError;
+use crate::handle::ModelSource;
+use crate::link::StreamFormat;
+use crate::steering::directions::{Directions, DirectionsError};
+use crate::steering::injection::NoteTable;
+use crate::text::{Prompt, TextEncoder};
+
+/// Note directions are looked for under this name beside the checkpoint's own files.
+pub const NOTES_FILE: &str = "tiller-notes.safetensors";
+
+/// What every instance in the process shares.
+static LOADED: Mutex<Vec<(ModelSource, Weak<Model>)>> = Mutex::new(Vec::new());
+
+/// One checkpoint.
+pub struct Model {
+    name: String,
+    hash: String,
+    decoder: Decoder,
+    codec: Arc<CodecDecoder>,
+    text: TextEncoder,
+    notes: Option<NoteTable>,
+    notice: Option<String>,
+    format: StreamFormat,
+    channels: usize,
+    window: usize,
+}
+
+impl ModelSource {
+    fn checkpoint(&self) -> CheckpointSource {
+        match self {
+            Self::Embedded => CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES },
+            Self::Directory(path) => CheckpointSource::directory(path),
+        }
+    }
+}
+
+impl Model {
+    /// Loads a checkpoint, or shares the copy that another instance has loaded. `progress` hears percent.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be used. Directions that cannot be used are a [`Model::notice`], not an error: the model
+    /// plays unsteered.
+    pub fn load(source: &ModelSource, progress: &dyn Fn(u8)) -> Result<Arc<Self>, EngineError> {
+        // Held while loading: a second instance waits for the first one's copy instead of making its own.
+        let mut loaded = LOADED.lock();
+        loaded.retain(|(_, model)| model.strong_count() > 0);
+        let shared = loaded.iter().find(|(other, _)| other == source).and_then(|(_, model)| model.upgrade());
+        if let Some(model) = shared {
+            return Ok(model);
+        }
+        let model = Arc::new(Self::read(&source.checkpoint(), progress)?);
+        loaded.push((source.clone(), Arc::downgrade(&model)));
+        Ok(model)
+    }
+
+    fn read(source: &CheckpointSource, progress: &dyn Fn(u8)) -> Result<Self, EngineError> {
+        let checkpoint = Checkpoint::load(source, &|share| progress((share * 50.0) as u8))?;
+        let decoder = Decoder::load(&checkpoint.weights, &checkpoint.config)?;
+        progress(75);
+        let codec = Arc::new(CodecDecoder::load(&checkpoint.weights, &checkpoint.config.codec)?);
+        progress(85);
+        let text = TextEncoder::load(
+            &checkpoint.weights,
+            &checkpoint.config.text,
+            &checkpoint.tokenizer,
+            &source.file("tokenizer.json"),
+        )?;
+        progress(95);
+        checkpoint.weights.log_unused();
+        let (name, hash) = (checkpoint.name.clone(), checkpoint.weights.hash().to_owned());
+        let (notes, notice) = match read_notes(source, &name, &hash, &decoder) {
+            Ok(notes) => (notes, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let config = &checkpoint.config;
+        let mut format = stream_format(config);
+        let pattern = DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels);
+        format.delay_frames = pattern.max_delay() + codec.lookahead_frames();
+        Ok(Self {
+            name,
+            hash,
+            decoder,
+            codec,
+            text,
+            notes,
+            notice,
+            format,
+            channels: config.decoder.audio_channels,
+            window: config.generation.max_length,
+        })
+    }
+
+    /// The clock of a checkpoint, from its configuration alone.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read.
+    pub fn peek_format(source: &ModelSource) -> Result<StreamFormat, CheckpointError> {
+        Ok(stream_format(&Config::read(&source.checkpoint())?))
+    }
+
+    /// What people call the checkpoint.
+    pub fn name_of(source: &ModelSource) -> String {
+        source.checkpoint().name()
+    }
+
+    /// Encodes a prompt.
+    ///
+    /// # Errors
+    /// When the text cannot be tokenised or encoded.
+    pub fn prompt(&self, text: &str) -> Result<Prompt, EngineError> {
+        Ok(Prompt::new(text, &self.text, &self.decoder)?)
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// SHA-256 of its weights, hex.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The transformer.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The audio decoder.
+    pub fn codec(&self) -> &Arc<CodecDecoder> {
+        &self.codec
+    }
+
+    /// The note lane's table, if the checkpoint has directions.
+    pub fn notes(&self) -> Option<&NoteTable> {
+        self.notes.as_ref()
+    }
+
+    /// A problem that did not keep the model from playing: why its directions were refused.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
+    /// Its clock.
+    pub fn format(&self) -> StreamFormat {
+        self.format
+    }
+
+    /// Audio channels: 1, or 2 for the stereo checkpoints.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Positions of the play window (`generation_config.max_length`).
+    pub fn window(&self) -> usize {
+        self.window
+    }
+}
+
+fn read_notes(
+    source: &CheckpointSource,
+    name: &str,
+    hash: &str,
+    decoder: &Decoder,
+) -> Result<Option<NoteTable>, EngineError> {
+    let Some(bytes) = source.read(NOTES_FILE)? else { return Ok(None) };
+    let file = source.file(NOTES_FILE);
+    let table = |bytes: &[u8]| -> Result<NoteTable, DirectionsError> {
+        let directions = Directions::from_bytes(bytes, &file)?;
+        directions.check(&file, name, hash, decoder.blocks(), decoder.hidden())?;
+        NoteTable::new(&directions, &file)
+    };
+    Ok(Some(table(&bytes)?))
+}
+
+fn stream_format(config: &Config) -> StreamFormat {
+    let pattern = DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels);
+    let hop = config.codec.hop();
+    StreamFormat {
+        model_rate: config.codec.sampling_rate,
+        frame_samples: hop,
+        delay_frames: pattern.max_delay() + lookahead_samples(&config.codec).div_ceil(hop.max(1)),
+    }
+}
+
+/// Samples of future that one sample of the codec's decoder needs, from the kernels alone: the right padding of every
+/// layer, counted at the output's rate. Known before any weight is read, since latency must not depend on the load state.
+fn lookahead_samples(codec: &CodecConfig) -> usize {
+    let right = |kernel: usize| if codec.use_causal_conv { 0 } else { kernel.saturating_sub(1) / 2 };
+    let mut per_sample: usize = codec.hop();
+    let mut total = right(codec.kernel_size) * per_sample;
+    for ratio in &codec.upsampling_ratios {
+        per_sample /= ratio;
+        // Transposed convolution with kernel 2 r and stride r: of the r surplus samples, what is not trimmed right is
+        // trimmed left, and delays the output by as much.
+        let trimmed = if codec.use_causal_conv { (*ratio as f64 * codec.trim_right_ratio).ceil() as usize } else { ratio / 2 };
+        total += (ratio - trimmed.min(*ratio)) * per_sample;
+        for layer in 0..codec.num_residual_layers {
+            let dilation = codec.dilation_growth_rate.pow(layer as u32);
+            let reach = dilation * codec.residual_kernel_size.saturating_sub(1);
+            total += right(reach + 1) * per_sample;
+        }
+    }
+    total + right(codec.last_kernel_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_read_from_the_configuration_is_the_loaded_models() {
+        let model = Model::load(&ModelSource::Embedded, &|_| ()).unwrap();
+        assert_eq!(Model::peek_format(&ModelSource::Embedded).unwrap(), model.format());
+        assert_eq!(model.format(), StreamFormat::PUBLISHED);
+        assert_eq!(lookahead_samples(&Config::read(&ModelSource::Embedded.checkpoint()).unwrap().codec), 2402);
+        let again = Model::load(&ModelSource::Embedded, &|_| ()).unwrap();
+        assert!(Arc::ptr_eq(&model, &again), "one copy of the weights in a process");
+    }
+}

@@ -1,0 +1,254 @@
+//! One piece of music from its anchor to its end: the columns sampled so far, the codec streams, and the audio that is
+//! due. Lives on the runner thread; no allocation after construction.
+
+use std::sync::Arc;
+
+use crate::codec::{CodecDecoder, CodecError, DecoderStream};
+use crate::control::{ControlFrame, Lanes};
+use crate::decoder::{Decoder, MAX_CODEBOOKS};
+use crate::decoder::delay_pattern::DelayPattern;
+use crate::link::{CHANNELS, FrameHeader};
+
+/// Where answers go: the header, then `frame_samples * CHANNELS` interleaved samples.
+pub type Sink<'a> = &'a mut dyn FnMut(FrameHeader, &[f32]);
+
+/// What a step was asked for, kept until its audio is out and its position has left the window.
+#[derive(Clone, Copy)]
+struct Step {
+    /// Sampled codes, one for each codebook; PAD where the delay pattern has no frame.
+    column: [u32; MAX_CODEBOOKS],
+    lanes: Lanes,
+    /// Output gain, 0 while bypassed.
+    gain: f32,
+}
+
+/// State of one piece.
+pub struct Piece {
+    pattern: DelayPattern,
+    bos: u32,
+    pad: u32,
+    /// Ring over steps, long enough for the window and the codec's look-ahead.
+    steps: Vec<Step>,
+    /// Codec streams: one for mono, left and right for stereo.
+    streams: Vec<DecoderStream>,
+    /// One frame of one channel as it leaves a stream.
+    channel: Vec<f32>,
+    /// One interleaved frame.
+    frame: Vec<f32>,
+    /// Decoder steps taken, the flush ones too.
+    taken: u32,
+    /// Frames asked for; known once the piece has ended.
+    ended: Option<u32>,
+    /// Frames whose codes went to the codec.
+    decoded: u32,
+    /// Frames of audio that have left.
+    answered: u32,
+    /// The last control frame that was computed.
+    last: ControlFrame,
+    /// Gain at the end of the last frame that left; `None` before the first.
+    gain: Option<f32>,
+}
+
+impl Piece {
+    /// Room for a piece with `window` positions.
+    pub fn new(decoder: &Decoder, codec: &Arc<CodecDecoder>, channels: usize, window: usize) -> Self {
+        let (bos, pad, frame_samples) = (decoder.bos(), decoder.pad(), codec.hop());
+        let pattern = DelayPattern::new(decoder.codebooks(), channels);
+        let delay = pattern.max_delay() + codec.lookahead_frames();
+        let blank = Step { column: [pad; MAX_CODEBOOKS], lanes: Lanes::OFF, gain: 1.0 };
+        Self {
+            bos,
+            pad,
+            steps: vec![blank; window + delay + 2],
+            streams: (0..pattern.channels()).map(|_| DecoderStream::new(codec.clone())).collect(),
+            channel: vec![0.0; frame_samples],
+            frame: vec![0.0; frame_samples * CHANNELS],
+            taken: 0,
+            ended: None,
+            decoded: 0,
+            answered: 0,
+            last: ControlFrame::new(0, 0),
+            gain: None,
+            pattern,
+        }
+    }
+
+    /// Forgets everything: the next step is the first of piece `number`.
+    pub fn begin(&mut self, number: u32) {
+        self.streams.iter_mut().for_each(DecoderStream::reset);
+        self.taken = 0;
+        self.ended = None;
+        self.decoded = 0;
+        self.answered = 0;
+        self.last = ControlFrame::new(number, 0);
+        self.gain = None;
+    }
+
+    /// The piece's number.
+    pub fn number(&self) -> u32 {
+        self.last.piece
+    }
+
+    /// Decoder steps taken so far: the number of the next one.
+    pub fn taken(&self) -> u32 {
+        self.taken
+    }
+
+    /// The control frame that the last step was computed for.
+    pub fn last(&self) -> ControlFrame {
+        self.last
+    }
+
+    /// No further frame will be asked for; the ones under way remain to be flushed.
+    pub fn end(&mut self) {
+        self.ended.get_or_insert(self.taken);
+    }
+
+    /// Everything that was asked for has left.
+    pub fn is_over(&self) -> bool {
+        self.ended.is_some_and(|frames| self.answered >= frames)
+    }
+
+    /// Whether a decoder step is needed to go on, as opposed to only the codec's end.
+    pub fn needs_step(&self) -> bool {
+        match self.ended {
+            None => true,
+            Some(0) => false,
+            Some(frames) => self.taken < frames + self.pattern.max_delay() as u32,
+        }
+    }
+
+    /// Codes that step `step` reads: what the step before sampled, or BOS. For a window that starts at `base`, frames
+    /// before it are PAD, exactly as in a piece that began there.
+    pub fn input(&self, step: u32, base: u32) -> [u32; MAX_CODEBOOKS] {
+        let mut column = [if step > base { self.pad } else { self.bos }; MAX_CODEBOOKS];
+        if step > base {
+            let sampled = &self.step(step - 1).column;
+            for (codebook, code) in column.iter_mut().enumerate().take(self.pattern.codebooks()) {
+                if step - 1 >= base + self.pattern.delay(codebook) as u32 {
+                    *code = sampled[codebook];
+                }
+            }
+        }
+        column
+    }
+
+    /// Targets and strengths that step `step` was computed with.
+    pub fn lanes(&self, step: u32) -> &Lanes {
+        &self.step(step).lanes
+    }
+
+    /// Records what is asked for before the step is computed. While the piece is being flushed, the last control goes on.
+    pub fn ask(&mut self, control: Option<&ControlFrame>) {
+        match control {
+            Some(control) => self.last = *control,
+            None => self.last.index += 1,
+        }
+        let gain = if self.last.bypass { 0.0 } else { self.last.gain };
+        let (lanes, pad, taken) = (self.last.lanes, self.pad, self.taken);
+        *self.step_mut(taken) = Step { column: [pad; MAX_CODEBOOKS], lanes, gain };
+    }
+
+    /// Takes the codes that were sampled for the step and sends out the audio that became determined.
+    /// `sample` gives the code of one codebook.
+    ///
+    /// # Errors
+    /// When the codec refuses its input.
+    pub fn take(&mut self, mut sample: impl FnMut(usize) -> u32, sink: Sink<'_>) -> Result<(), CodecError> {
+        let taken = self.taken;
+        let frames = self.ended.unwrap_or(u32::MAX);
+        for codebook in 0..self.pattern.codebooks() {
+            let delay = self.pattern.delay(codebook) as u32;
+            if taken >= delay && taken - delay < frames {
+                self.step_mut(taken).column[codebook] = sample(codebook);
+            }
+        }
+        self.taken += 1;
+        if let Some(frame) = self.taken.checked_sub(1 + self.pattern.max_delay() as u32) {
+            self.decode(frame)?;
+        }
+        match self.ended {
+            None => self.send(sink).map(|_| ()),
+            Some(_) => self.flush(sink),
+        }
+    }
+
+    /// After the last step of an ended piece: what the codec still holds.
+    ///
+    /// # Errors
+    /// When the codec refuses its input.
+    pub fn flush(&mut self, sink: Sink<'_>) -> Result<(), CodecError> {
+        let frames = self.ended.unwrap_or(0);
+        if self.decoded < frames {
+            return self.send(sink).map(|_| ());
+        }
+        for stream in &mut self.streams {
+            stream.finish()?;
+        }
+        while self.answered < frames && self.send(sink)? {}
+        self.answered = frames;
+        Ok(())
+    }
+
+    fn decode(&mut self, frame: u32) -> Result<(), CodecError> {
+        let channels = self.streams.len();
+        let per_channel = self.pattern.codebooks() / channels;
+        for channel in 0..channels {
+            let mut codes = [0; MAX_CODEBOOKS];
+            for (index, code) in codes.iter_mut().enumerate().take(per_channel) {
+                // Left and right interleave: codebook q of channel c is the model's codebook q * channels + c.
+                let codebook = index * channels + channel;
+                *code = self.step(frame + self.pattern.delay(codebook) as u32).column[codebook];
+            }
+            self.streams[channel].push(&codes[..per_channel])?;
+        }
+        self.decoded = frame + 1;
+        Ok(())
+    }
+
+    /// Sends the oldest whole frame, if there is one.
+    fn send(&mut self, sink: Sink<'_>) -> Result<bool, CodecError> {
+        let samples = self.channel.len();
+        if self.streams.iter().any(|stream| stream.available() < samples) {
+            return Ok(false);
+        }
+        let mono = self.streams.len() == 1;
+        for (channel, stream) in self.streams.iter_mut().enumerate() {
+            stream.read(&mut self.channel);
+            for (frame, sample) in self.frame.chunks_exact_mut(CHANNELS).zip(&self.channel) {
+                frame[channel] = *sample;
+                if mono {
+                    frame[1] = *sample;
+                }
+            }
+        }
+        let gain = self.step(self.answered).gain;
+        let before = self.gain.replace(gain).unwrap_or(gain);
+        if before != gain {
+            // A lane's value is the one at the frame's last sample, so the ramp arrives there.
+            let slope = (gain - before) / samples as f32;
+            for (index, frame) in self.frame.chunks_exact_mut(CHANNELS).enumerate() {
+                let gain = before + slope * (index + 1) as f32;
+                frame.iter_mut().for_each(|sample| *sample *= gain);
+            }
+        } else if gain != 1.0 {
+            self.frame.iter_mut().for_each(|sample| *sample *= gain);
+        }
+        // Behind the newest control by what is under way: after a skip, the audio in flight plays on without a hole.
+        let newest = self.taken - 1;
+        let slot = (self.last.index).saturating_sub(newest - self.answered);
+        self.answered += 1;
+        let last = self.ended == Some(self.answered);
+        sink(FrameHeader { piece: self.last.piece, slot, last }, &self.frame);
+        Ok(true)
+    }
+
+    fn step(&self, step: u32) -> &Step {
+        &self.steps[step as usize % self.steps.len()]
+    }
+
+    fn step_mut(&mut self, step: u32) -> &mut Step {
+        let capacity = self.steps.len();
+        &mut self.steps[step as usize % capacity]
+    }
+}

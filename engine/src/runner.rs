@@ -1,0 +1,238 @@
+//! The inference thread: takes control frames off the link, plays them, writes audio back. It polls, since a wake-up
+//! would be a system call on the audio thread; it sleeps when there is nothing to do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use crate::control::ControlFrame;
+use crate::error::EngineError;
+use crate::link::{FrameHeader, RunnerLink};
+use crate::player::Player;
+use crate::status::{State, StatusCell};
+use crate::text::Prompt;
+
+/// How often the queue is looked at while music plays. Far below a frame (20 ms), so it costs no audible latency.
+const POLL: Duration = Duration::from_micros(300);
+
+/// How often after a second without a control frame.
+const IDLE_POLL: Duration = Duration::from_millis(4);
+
+/// When idling begins.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// The longest wait for a prompt that is being encoded, while the audio thread is able to wait.
+const PROMPT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the loader and the handle tell the runner.
+pub(crate) enum Order {
+    /// A new audio end: the old one is dropped.
+    Connect(RunnerLink),
+    /// Play this model from the next frame on, with the prompt of the given generation.
+    Play { player: Box<Player>, prompt: u32 },
+    /// A prompt is ready; `None` when it could not be encoded and the old one stays.
+    Prompt { generation: u32, prompt: Option<Arc<Prompt>> },
+    /// There is no model to play (loading, failed); frames are not answered.
+    Silence { dead: bool },
+    /// End the thread.
+    Stop,
+}
+
+pub(crate) struct Runner {
+    orders: Receiver<Order>,
+    status: Arc<StatusCell>,
+    link: Option<RunnerLink>,
+    player: Option<Box<Player>>,
+    /// Prompts that are ready but whose frame has not come, newest last.
+    ready: Vec<(u32, Option<Arc<Prompt>>)>,
+    /// Generation of the prompt that sounds.
+    prompt: u32,
+    /// No model: say so to the audio thread, so that it does not wait.
+    dead: bool,
+    /// Smoothed compute time of a frame, seconds.
+    frame_seconds: f64,
+    /// Told to stop while waiting for something else.
+    stopping: bool,
+}
+
+impl Runner {
+    pub(crate) fn new(orders: Receiver<Order>, status: Arc<StatusCell>) -> Self {
+        Self { orders, status, link: None, player: None, ready: Vec::new(), prompt: 0, dead: true, frame_seconds: 0.0, stopping: false }
+    }
+
+    /// The thread's body; returns when told to stop or when every sender is gone.
+    pub(crate) fn run(mut self) {
+        let mut busy = Instant::now();
+        loop {
+            loop {
+                match self.orders.try_recv() {
+                    Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return,
+                    Ok(order) => self.obey(order),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            if self.work() {
+                busy = Instant::now();
+                continue;
+            }
+            if self.stopping {
+                return;
+            }
+            let pause = if busy.elapsed() > IDLE_AFTER { IDLE_POLL } else { POLL };
+            match self.orders.recv_timeout(pause) {
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Connect(link) => {
+                link.set_dead(self.dead);
+                self.link = Some(link);
+                if let Some(player) = &mut self.player {
+                    player.stop();
+                }
+            }
+            Order::Play { player, prompt } => {
+                self.player = Some(player);
+                self.prompt = prompt;
+                self.ready.clear();
+                self.set_dead(false);
+            }
+            Order::Prompt { generation, prompt } => self.ready.push((generation, prompt)),
+            Order::Silence { dead } => {
+                self.player = None;
+                self.set_dead(dead);
+            }
+            Order::Stop => {}
+        }
+    }
+
+    fn set_dead(&mut self, dead: bool) {
+        self.dead = dead;
+        if let Some(link) = &self.link {
+            link.set_dead(dead);
+        }
+    }
+
+    /// Does one piece of work; `false` when there was none.
+    fn work(&mut self) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        if link.is_closed() {
+            self.link = None;
+            return false;
+        }
+        // Without a player the frames stay in the queue: the audio thread counts and skips them when they are late.
+        let Some(player) = &self.player else { return false };
+        if player.model().format() != link.format() {
+            self.status.set_notice("the new model has another frame clock: stop and start the host's audio engine".to_owned());
+            link.set_dead(true);
+            return false;
+        }
+        match link.peek() {
+            Some(control) if link.is_skipped(&control) => {
+                link.take();
+                true
+            }
+            Some(control) => {
+                if !self.adopt_prompt(&control) {
+                    return false;
+                }
+                if let Some(link) = &mut self.link {
+                    link.take();
+                }
+                self.play(Some(&control));
+                true
+            }
+            None if player.is_flushing() => {
+                self.play(None);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Brings the prompt that `control` asks for, if it is ready. `false`: not yet, and the audio thread can wait.
+    fn adopt_prompt(&mut self, control: &ControlFrame) -> bool {
+        let asked = control.prompt;
+        while asked > self.prompt {
+            let due = self.ready.iter().rposition(|(generation, _)| *generation <= asked);
+            if let Some(due) = due {
+                let (generation, prompt) = self.ready.swap_remove(due);
+                self.ready.retain(|(other, _)| *other > generation);
+                self.prompt = generation;
+                if let (Some(prompt), Some(player)) = (prompt, &mut self.player) {
+                    player.set_prompt(prompt);
+                }
+                continue;
+            }
+            let patient = self.link.as_ref().is_some_and(|link| link.is_patient());
+            if !patient {
+                // Live: the old prompt goes on until the new one is ready.
+                return true;
+            }
+            let since = Instant::now();
+            loop {
+                match self.orders.recv_timeout(POLL) {
+                    Ok(order) => {
+                        let prompt = matches!(order, Order::Prompt { .. });
+                        if matches!(order, Order::Stop) {
+                            self.stopping = true;
+                            return false;
+                        }
+                        self.obey(order);
+                        if prompt {
+                            break;
+                        }
+                        return false;
+                    }
+                    Err(RecvTimeoutError::Timeout) if since.elapsed() < PROMPT_PATIENCE => {
+                        if self.link.as_ref().is_none_or(|link| link.is_closed() || !link.is_patient()) {
+                            return true;
+                        }
+                    }
+                    Err(_) => return true,
+                }
+            }
+        }
+        true
+    }
+
+    fn play(&mut self, control: Option<&ControlFrame>) {
+        let (Some(player), Some(link)) = (&mut self.player, &mut self.link) else { return };
+        let start = Instant::now();
+        let mut sink = |header: FrameHeader, samples: &[f32]| {
+            while !link.answer(header, samples) {
+                if link.is_closed() {
+                    return;
+                }
+                std::thread::sleep(POLL);
+            }
+        };
+        let result = match control {
+            Some(control) => player.answer(control, &mut sink),
+            None => player.flush(&mut sink),
+        };
+        if let Err(error) = result {
+            self.fail(&error);
+            return;
+        }
+        if control.is_some() {
+            let seconds = start.elapsed().as_secs_f64();
+            self.frame_seconds += (seconds - self.frame_seconds) * if self.frame_seconds == 0.0 { 1.0 } else { 0.05 };
+            let format = link.format();
+            let frame = format.frame_samples as f64 / f64::from(format.model_rate);
+            self.status.count_frame((frame / self.frame_seconds.max(1e-9)) as f32);
+        }
+    }
+
+    fn fail(&mut self, error: &EngineError) {
+        self.status.set_state(State::Failed(error.to_string()));
+        self.player = None;
+        self.set_dead(true);
+    }
+}
