@@ -30,6 +30,9 @@ struct Arguments {
     /// SoundFont to play.
     #[arg(long, global = true, default_value = DEFAULT_SOUNDFONT)]
     soundfont: PathBuf,
+    /// Print one JSON object on stdout.
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -65,9 +68,14 @@ fn run(arguments: &Arguments) -> Result<u64, DatasetError> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
         Ok(clips) => {
-            println!("{clips} clips written");
+            if arguments.json {
+                println!("{}", serde_json::json!({ "clips": clips, "folder": arguments.out }));
+            } else {
+                println!("{clips} clips written");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -149,7 +149,7 @@ fn draw_row<'a>(area: &DrawingArea<BitMapBackend<'a>, Shift>, row: &Row, seconds
         let (x, y) = plot.map_coordinate(&(0.0, pc as f64 + 0.5));
         let (left, top) = area.get_base_pixel();
         let style = (FONT, 16).into_font().color(&INK);
-        area.draw(&Text::new(*name, (x - left - 30, y - top - 8), style))?;
+        area.draw(&Text::new(*name, (x - left - 30, y - top - 4), style))?;
     }
     Ok(())
 }

@@ -1,0 +1,49 @@
+//! Learning directions for a frozen checkpoint from labelled audio: what MusicRFM does offline (`method.md` 1 to 3), with
+//! the engine's own codec and decoder. Worker threads; hours on a large checkpoint, so everything reports progress.
+
+pub mod listener;
+pub mod mean;
+pub mod notes;
+
+use crate::checkpoint::CheckpointError;
+use crate::codec::CodecError;
+use crate::dataset::DatasetError;
+use crate::steering::directions::DirectionsError;
+
+/// Why directions could not be learned.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The codec refused the audio.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The labelled audio could not be made.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The directions could not be written.
+    #[error(transparent)]
+    Directions(#[from] DirectionsError),
+    /// The checkpoint's codec runs at a rate that nothing is rendered at.
+    #[error("{checkpoint} has a codec at {found} Hz, but learning renders at {expected} Hz; choose a checkpoint at that rate")]
+    SampleRate {
+        /// Name of the checkpoint.
+        checkpoint: String,
+        /// The codec's rate in Hz.
+        found: u32,
+        /// The rate of rendered audio in Hz.
+        expected: usize,
+    },
+    /// The model made numbers that are not finite.
+    #[error("{checkpoint} made numbers that are not finite in block {block}; its weights are damaged: download it again")]
+    NotFinite {
+        /// Name of the checkpoint.
+        checkpoint: String,
+        /// The first such block.
+        block: usize,
+    },
+    /// Too little to learn from.
+    #[error("{0}")]
+    TooLittle(String),
+}
