@@ -26,9 +26,7 @@ const CALM: Duration = Duration::from_millis(250);
 /// Height of the note keys in a window of the default size; what is to spare goes to them.
 const KEYS: f32 = 92.0;
 /// Height of everything between header and status at that.
-const CONTENTS: f32 = 516.0;
-/// Height of the status line.
-const FOOTER: f32 = 26.0;
+const CONTENTS: f32 = 540.0;
 
 /// The contents of one window.
 pub struct App {
@@ -38,6 +36,8 @@ pub struct App {
     prompt: Draft,
     model: Draft,
     meter: Meter,
+    /// As it was drawn last: long messages take several lines.
+    footer_height: f32,
 }
 
 /// A text being typed, and the text that the project had when it was last looked at.
@@ -72,6 +72,7 @@ impl App {
             prompt: Draft::default(),
             model: Draft::default(),
             meter: Meter::default(),
+            footer_height: 24.0,
         }
     }
 
@@ -81,7 +82,7 @@ impl App {
         self.meter.feed(readings.peak, seconds);
         self.header(ui);
         // What does not fit scrolls; the status below is always in sight.
-        let room = ui.available_height() - FOOTER;
+        let room = (ui.available_height() - self.footer_height - 8.0).max(60.0);
         let spare = (room - CONTENTS).clamp(0.0, 120.0);
         egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| {
             group(ui, "Prompt", |ui| self.prompt_row(ui));
@@ -96,7 +97,7 @@ impl App {
                 group(&mut columns[1], "Output", |ui| self.output(ui, setter, &readings));
             });
         });
-        self.footer(ui, &readings);
+        self.footer_height = ui.scope(|ui| self.footer(ui, &readings)).response.rect.height();
         let moves = readings.sounding || !self.meter.at_rest() || !self.instance.handle.status().state.is_settled();
         ui.ctx().request_repaint_after(if moves { LIVELY } else { CALM });
     }
@@ -163,14 +164,6 @@ impl App {
     }
 
     fn output(&mut self, ui: &mut Ui, setter: &ParamSetter<'_>, readings: &Readings) {
-        self.meter.show(ui);
-        slider::slider(ui, &self.params.gain, setter, theme::VALUE);
-        chooser(ui, &self.params.run, setter);
-        chooser(ui, &self.params.late, setter);
-        chooser(ui, &self.params.latency, setter);
-        if self.params.latency.modulated_plain_value() == crate::params::choices::Latency::Frames {
-            slider::slider(ui, &self.params.latency_frames, setter, theme::VALUE);
-        }
         let play = &self.instance.meters.play;
         let playing = play.load(Ordering::Relaxed);
         ui.horizontal(|ui| {
@@ -185,6 +178,14 @@ impl App {
             let state = if readings.sounding { "sounding" } else { "silent" };
             ui.label(RichText::new(state).color(theme::QUIET));
         });
+        self.meter.show(ui);
+        slider::slider(ui, &self.params.gain, setter, theme::VALUE);
+        chooser(ui, &self.params.run, setter);
+        chooser(ui, &self.params.late, setter);
+        chooser(ui, &self.params.latency, setter);
+        if self.params.latency.modulated_plain_value() == crate::params::choices::Latency::Frames {
+            slider::slider(ui, &self.params.latency_frames, setter, theme::VALUE);
+        }
     }
 
     fn footer(&self, ui: &mut Ui, readings: &Readings) {
