@@ -2,3 +2,4 @@
 
 pub mod chroma;
 pub mod chromagram;
+pub mod dominance;
