@@ -104,6 +104,8 @@ pub struct Processor<C = WallClock> {
     meters: Arc<Meters>,
     settings: ProcessorSettings,
     lanes: LaneValues,
+    /// Of the last block that was not empty: hosts hand over parameters and events in empty ones, with no transport.
+    transport: Transport,
     /// Host samples since the processor was made.
     now: i64,
     /// Number of the newest piece.
@@ -158,6 +160,7 @@ impl<C: Clock> Processor<C> {
             meters,
             settings,
             lanes: LaneValues::default(),
+            transport: Transport::default(),
             now: 0,
             piece: 0,
             running: None,
@@ -190,9 +193,12 @@ impl<C: Clock> Processor<C> {
         }
         self.feed.enter(block.offline, block.late, self.timeline.place());
         let first = self.now;
-        let jump = self.watch.observe(&block.transport).map(|ago| first - ago);
         self.forget_idle_keys();
-        self.follow(block, first, jump);
+        if block.samples > 0 {
+            self.transport = block.transport;
+            let jump = self.watch.observe(&block.transport).map(|ago| first - ago);
+            self.follow(block, first, jump);
+        }
         // A block beyond the announced size is taken in parts, so that no more is under way than there is room for.
         let longest = self.settings.max_block.max(PART);
         let (mut done, mut next_event) = (0, 0);
@@ -246,7 +252,7 @@ impl<C: Clock> Processor<C> {
             self.forget_idle_keys();
             self.keys.apply(timed.event);
             let starts = matches!(timed.event, KeyEvent::On { .. }) && block.run == RunMode::Transport;
-            if starts && !block.transport.is_reported() {
+            if starts && !self.transport.is_reported() {
                 self.meters.play.store(true, Ordering::Relaxed);
             }
             self.follow(block, at, None);
@@ -268,9 +274,9 @@ impl<C: Clock> Processor<C> {
             RunMode::Free => true,
             RunMode::Keys => self.keys.any_held(),
             RunMode::Transport => {
-                block.transport.playing
+                self.transport.playing
                     || self.meters.play.load(Ordering::Relaxed)
-                    || (block.offline && !block.transport.is_reported())
+                    || (block.offline && !self.transport.is_reported())
             }
         }
     }

@@ -74,15 +74,14 @@ impl TransportWatch {
             self.agree(transport);
             return Some(ago);
         }
-        let (Some(position), Some(last)) = (transport.pos_samples, self.position) else {
+        // A position that stands still while the transport plays is not being reported in this block.
+        if self.elapsed > 0 && transport.pos_samples.is_some() && transport.pos_samples == self.position {
+            return None;
+        }
+        let Some(off) = self.deviation(transport) else {
             self.agree(transport);
             return None;
         };
-        // A position that stands still while the transport plays is not being reported in this block.
-        if position == last && self.elapsed > 0 {
-            return None;
-        }
-        let off = (position - last - self.elapsed).unsigned_abs() as f64;
         if off <= TOLERANCE * self.rate || self.tempo_moved_it(transport) {
             self.agree(transport);
             return None;
@@ -112,13 +111,23 @@ impl TransportWatch {
         self.deviant = false;
     }
 
+    /// How far the song position is from where the samples pulled would have brought it, host samples. Beats stand in
+    /// where the host counts nothing else.
+    fn deviation(&self, transport: &Transport) -> Option<f64> {
+        if let (Some(now), Some(last)) = (transport.pos_samples, self.position) {
+            return Some(now.saturating_sub(last).saturating_sub(self.elapsed).unsigned_abs() as f64);
+        }
+        let (now, last, tempo) = (transport.pos_beats?, self.beats?, transport.tempo?);
+        (tempo > 0.0).then(|| ((now - last) * 60.0 / tempo * self.rate - self.elapsed as f64).abs())
+    }
+
     /// A backward move to the loop start: how many samples ago the loop started over.
     fn wrapped(&self, transport: &Transport) -> Option<i64> {
         let within = |ago: i64| (0..=self.elapsed).contains(&ago).then_some(ago);
         if let (Some(now), Some(last), Some(start)) =
             (transport.pos_samples, self.position, transport.loop_start_samples)
             && now < last
-            && let Some(ago) = within(now - start)
+            && let Some(ago) = within(now.saturating_sub(start))
         {
             return Some(ago);
         }
@@ -223,6 +232,20 @@ mod tests {
         assert_eq!(anchors(480, &seek), [(0, 0), (2, 0)]);
         let no_beats = [at(96_000), Transport { tempo: Some(90.0), ..at(128_640) }, at(96_960)];
         assert_eq!(anchors(480, &no_beats), [(0, 0)]);
+    }
+
+    #[test]
+    fn beats_stand_in_for_samples() {
+        let beat = |beat, tempo| Transport {
+            playing: true,
+            tempo: Some(tempo),
+            pos_beats: Some(beat),
+            ..Transport::default()
+        };
+        let going_on = [beat(1.0, 120.0), beat(1.02, 120.0), beat(1.04, 90.0), beat(1.055, 90.0), beat(1.07, 90.0)];
+        assert_eq!(anchors(480, &going_on), [(0, 0)]);
+        let seek = [beat(1.0, 120.0), beat(1.02, 120.0), beat(9.0, 120.0), beat(9.02, 120.0), beat(9.04, 120.0)];
+        assert_eq!(anchors(480, &seek), [(0, 0), (3, 0)]);
     }
 
     #[test]

@@ -9,7 +9,6 @@ use tiller_engine::link::link;
 use super::script::{FORMAT, SimClock, World, sample};
 use super::*;
 
-
 struct Rig {
     processor: Processor<SimClock>,
     world: Rc<World>,
@@ -270,6 +269,21 @@ fn a_wrap_inside_a_block_is_anchored_where_it_happened() {
         assert_eq!(rig.left[latency + 32_300 + index], expected(index), "sample {index}");
     }
     assert_eq!(rig.meters.late_frames(), 0);
+}
+
+#[test]
+fn an_empty_block_without_transport_stops_nothing() {
+    let mut rig = rig(32_000.0, 64, 8.0);
+    for index in 0..200 {
+        rig.live(&playing(64));
+        let events = [on(0, 60), off(0, 60)];
+        let transport = Transport::default();
+        rig.live(&Block { transport, events: if index == 50 { &events } else { &[] }, ..playing(0) });
+    }
+    let log = rig.world.log();
+    assert!(log.iter().all(|c| c.piece == 1 && c.kind == ControlKind::Frame));
+    assert_eq!(log.iter().filter(|c| c.lanes.note == PitchClass::new(0)).count(), 1);
+    assert!(!rig.meters.play.load(Ordering::Relaxed));
 }
 
 #[test]
