@@ -68,6 +68,10 @@ impl Weights {
         let names = file_names(source)?;
         let mut total = 0;
         for name in &names {
+            if !source.has(name) {
+                let remedy = "download every file that model.safetensors.index.json names";
+                return Err(CheckpointError::MissingFile { folder: source.folder(), file: name.clone(), remedy });
+            }
             total += source.size(name)?;
         }
         let place = source.file(if names.len() == 1 { &names[0] } else { INDEX });
@@ -80,10 +84,7 @@ impl Weights {
                 done += count;
                 progress(done as f32 / total.max(1) as f32);
             };
-            let Some(bytes) = source.read_with_progress(name, &mut part)? else {
-                let remedy = "download every file that model.safetensors.index.json names";
-                return Err(CheckpointError::MissingFile { folder: source.folder(), file: name.clone(), remedy });
-            };
+            let Some(bytes) = source.read_with_progress(name, &mut part)? else { continue };
             sha.update(&bytes);
             weights.add_file(source.file(name), bytes)?;
         }

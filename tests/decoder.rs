@@ -1,0 +1,387 @@
+//! Text encoder and decoder against transformers, and against themselves: step by step, in slices, in any company.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use tiller_engine::checkpoint::{Checkpoint, CheckpointSource};
+use tiller_engine::decoder::delay_pattern::DelayPattern;
+use tiller_engine::decoder::sampling::argmax;
+use tiller_engine::decoder::{Decoder, KvCache, MAX_CODEBOOKS, Row, Scratch};
+use tiller_engine::text::{Prompt, TextEncoder};
+
+/// Counts this thread's allocations, so that tests running beside do not disturb the count.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Largest error of any stage, relative to the stage's largest value.
+const BOUND: f32 = 2e-5;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// The checkpoints with reference values: tiny odd ones, and the demo.
+fn cases() -> Vec<(&'static str, PathBuf, PathBuf)> {
+    let fixture = |name: &'static str| {
+        let folder = root().join("fixtures").join(name);
+        let reference = folder.join("reference.safetensors");
+        (name, folder, reference)
+    };
+    let demo = root().join("../assets/demo");
+    let reference = root().join("fixtures/demo-reference.safetensors");
+    vec![fixture("decoder-mono"), fixture("decoder-stereo"), ("demo", demo, reference)]
+}
+
+/// A file of reference values, as `assets/training/reference.py` writes it.
+struct Reference(Vec<u8>);
+
+impl Reference {
+    fn open(path: &Path) -> Self {
+        Self(std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    }
+
+    fn shape(&self, name: &str) -> Vec<usize> {
+        SafeTensors::deserialize(&self.0).unwrap().tensor(name).expect(name).shape().to_vec()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let file = SafeTensors::deserialize(&self.0).unwrap();
+        let view = file.tensor(name).expect(name);
+        assert_eq!(view.dtype(), Dtype::F32, "{name}");
+        view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+
+    fn integers(&self, name: &str) -> Vec<u32> {
+        let file = SafeTensors::deserialize(&self.0).unwrap();
+        let view = file.tensor(name).expect(name);
+        assert_eq!(view.dtype(), Dtype::I64, "{name}");
+        view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect()
+    }
+
+    fn prompt(&self) -> String {
+        let (_, metadata) = SafeTensors::read_metadata(&self.0).unwrap();
+        metadata.metadata().as_ref().unwrap()["prompt"].clone()
+    }
+}
+
+/// A loaded checkpoint without its codec.
+struct Rig {
+    decoder: Decoder,
+    text: TextEncoder,
+    pattern: DelayPattern,
+}
+
+impl Rig {
+    fn load(folder: &Path) -> Self {
+        let source = CheckpointSource::directory(folder);
+        let checkpoint = Checkpoint::load(&source, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
+        let (weights, config) = (&checkpoint.weights, &checkpoint.config);
+        Self {
+            decoder: Decoder::load(weights, config).unwrap_or_else(|error| panic!("{error}")),
+            text: TextEncoder::load(weights, &config.text, &checkpoint.tokenizer, "tokenizer.json").unwrap(),
+            pattern: DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels),
+        }
+    }
+
+    fn prompt(&self, text: &str) -> Prompt {
+        Prompt::new(text, &self.text, &self.decoder).unwrap()
+    }
+
+    /// Input columns: BOS, then codes made up by `seed` under the delay pattern.
+    fn columns(&self, count: usize, seed: usize) -> Vec<[u32; MAX_CODEBOOKS]> {
+        let code = |frame: usize, codebook: usize| {
+            ((frame * 7919 + codebook * 104_729 + seed * 31 + frame * frame) % self.decoder.vocab()) as u32
+        };
+        let column = |f: usize| self.pattern.column(f, None, self.decoder.pad(), code);
+        std::iter::once([self.decoder.bos(); MAX_CODEBOOKS]).chain((0..count - 1).map(column)).collect()
+    }
+
+    /// Logits of every position, `rows` positions to a pass, in a cache of its own.
+    fn in_slices(&self, prompt: Option<&Prompt>, columns: &[[u32; MAX_CODEBOOKS]], rows: usize) -> Vec<Vec<f32>> {
+        let mut cache = KvCache::new(&self.decoder, columns.len());
+        let mut scratch = Scratch::new(&self.decoder, rows);
+        let mut logits = Vec::new();
+        for (slice, columns) in columns.chunks(rows).enumerate() {
+            let pass: Vec<Row> =
+                columns.iter().enumerate().map(|(r, &codes)| row(0, slice * rows + r, codes, prompt, None)).collect();
+            self.decoder.forward(&pass, &mut [&mut cache], &mut scratch, None);
+            logits.extend((0..pass.len()).map(|r| scratch.logits(r).to_vec()));
+        }
+        logits
+    }
+}
+
+fn row<'a>(
+    cache: usize,
+    position: usize,
+    codes: [u32; MAX_CODEBOOKS],
+    prompt: Option<&'a Prompt>,
+    injection: Option<&'a [f32]>,
+) -> Row<'a> {
+    Row { cache, position, codes, text: prompt.map(|prompt| &prompt.cross), injection, logits: true }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Largest difference relative to the largest expected value.
+fn error(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    let largest = theirs.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    ours.iter().zip(theirs).fold(0.0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+}
+
+#[test]
+fn text_states_hidden_states_and_logits_are_transformers() {
+    for (name, folder, reference) in cases() {
+        let (rig, reference) = (Rig::load(&folder), Reference::open(&reference));
+        let text = reference.prompt();
+        let encoded = rig.text.encode(&text).unwrap();
+        assert_eq!(encoded.ids, reference.integers("input_ids"), "{name}");
+        let text_error = error(&encoded.states, &reference.floats("text_hidden"));
+        assert!(text_error < BOUND, "{name}: text states {text_error}");
+
+        let shape = reference.shape("decoder_input_ids");
+        let (codebooks, positions) = (shape[1], shape[2]);
+        let ids = reference.integers("decoder_input_ids");
+        let prompt = rig.prompt(&text);
+        let (blocks, hidden) = (rig.decoder.blocks(), rig.decoder.hidden());
+        let mut rows = Vec::new();
+        for position in 0..positions {
+            let mut codes = [u32::MAX; MAX_CODEBOOKS];
+            for (k, code) in codes.iter_mut().enumerate().take(codebooks) {
+                *code = ids[k * positions + position];
+            }
+            rows.push(row(0, position, codes, Some(&prompt), None));
+            rows.push(row(1, position, codes, None, None));
+        }
+        let mut caches = [KvCache::new(&rig.decoder, positions), KvCache::new(&rig.decoder, positions)];
+        let [a, b] = &mut caches;
+        let mut scratch = Scratch::new(&rig.decoder, rows.len());
+        let mut states = vec![0.0; blocks * positions * hidden];
+        let mut observe = |block: usize, row: usize, output: &[f32]| {
+            if row % 2 == 0 {
+                states[(block * positions + row / 2) * hidden..][..hidden].copy_from_slice(output);
+            }
+        };
+        rig.decoder.forward(&rows, &mut [a, b], &mut scratch, Some(&mut observe));
+        let expected = reference.floats("hidden_states");
+        let size = positions * hidden;
+        for (block, (ours, theirs)) in states.chunks(size).zip(expected.chunks(size)).enumerate() {
+            let error = error(ours, theirs);
+            assert!(error < BOUND, "{name}: block {block} {error}");
+        }
+        for (key, first) in [("logits_conditional", 0), ("logits_unconditional", 1)] {
+            let vocab = rig.decoder.vocab();
+            let mut ours = vec![0.0; codebooks * positions * vocab];
+            for position in 0..positions {
+                for (k, logits) in scratch.logits(2 * position + first).chunks(vocab).enumerate() {
+                    ours[(k * positions + position) * vocab..][..vocab].copy_from_slice(logits);
+                }
+            }
+            let error = error(&ours, &reference.floats(key));
+            println!("{name}: {key} {error:.1e}, text states {text_error:.1e}");
+            assert!(error < BOUND, "{name}: {key} {error}");
+        }
+    }
+}
+
+#[test]
+fn greedy_codes_with_guidance_are_transformers() {
+    for (name, folder, reference) in cases() {
+        let (rig, reference) = (Rig::load(&folder), Reference::open(&reference));
+        let prompt = rig.prompt(&reference.prompt());
+        let shape = reference.shape("greedy_codes");
+        let (codebooks, frames) = (shape[1], shape[2]);
+        let expected = reference.integers("greedy_codes");
+        let columns = rig.pattern.columns(frames);
+        let mut caches = [KvCache::new(&rig.decoder, columns), KvCache::new(&rig.decoder, columns)];
+        let [a, b] = &mut caches;
+        let mut caches = [a, b];
+        let mut scratch = Scratch::new(&rig.decoder, 2);
+        let (mut input, mut ties) = ([rig.decoder.bos(); MAX_CODEBOOKS], 0);
+        for column in 0..columns {
+            let rows = [row(0, column, input, Some(&prompt), None), row(1, column, input, None, None)];
+            rig.decoder.forward(&rows, &mut caches, &mut scratch, None);
+            input = [rig.decoder.pad(); MAX_CODEBOOKS];
+            for k in 0..codebooks {
+                let Some(frame) = rig.pattern.frame(column, k, Some(frames)) else { continue };
+                let range = k * rig.decoder.vocab()..(k + 1) * rig.decoder.vocab();
+                let mixed: Vec<f32> = scratch.logits(0)[range.clone()]
+                    .iter()
+                    .zip(&scratch.logits(1)[range])
+                    .map(|(c, u)| u + 3.0 * (c - u))
+                    .collect();
+                let ours = argmax(&mixed).0;
+                let theirs = expected[k * frames + frame] as usize;
+                if ours != theirs {
+                    // A tie is where the two best are closer than rounding.
+                    assert!(
+                        mixed[ours] - mixed[theirs] < 1e-4,
+                        "{name}: frame {frame}, codebook {k}: {ours} for {theirs}"
+                    );
+                    ties += 1;
+                }
+                input[k] = theirs as u32;
+            }
+        }
+        assert!(ties * 100 <= frames * codebooks, "{name}: {ties} ties");
+    }
+}
+
+#[test]
+fn steps_slices_and_the_whole_sequence_give_the_same_bits() {
+    for (name, folder, _) in cases() {
+        let rig = Rig::load(&folder);
+        let prompt = rig.prompt("slow warm strings pad");
+        let columns = rig.columns(40, 1);
+        for prompt in [Some(&prompt), None] {
+            let whole = rig.in_slices(prompt, &columns, columns.len());
+            for rows in [1, 2, 3, 7] {
+                let sliced = rig.in_slices(prompt, &columns, rows);
+                for (position, (a, b)) in whole.iter().zip(&sliced).enumerate() {
+                    assert_eq!(bits(a), bits(b), "{name}: position {position}, {rows} rows to a pass");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_any_company() {
+    for (name, folder, _) in cases() {
+        let rig = Rig::load(&folder);
+        let prompt = rig.prompt("slow warm strings pad");
+        let other = rig.prompt("fast");
+        let (columns, strangers) = (rig.columns(30, 1), rig.columns(30, 2));
+        let push: Vec<f32> =
+            (0..rig.decoder.blocks() * rig.decoder.hidden()).map(|i| (i as f32 * 0.37).sin() * 0.2).collect();
+        let alone = rig.in_slices(Some(&prompt), &columns, 1);
+        let alone_null = rig.in_slices(None, &columns, 1);
+        for company in [2, 4, 6] {
+            let mut store: Vec<KvCache> = (0..company).map(|_| KvCache::new(&rig.decoder, 64)).collect();
+            let mut caches: Vec<&mut KvCache> = store.iter_mut().collect();
+            let mut scratch = Scratch::new(&rig.decoder, company);
+            for position in 0..columns.len() {
+                // Our two rows move from place to place among steered and differently prompted strangers.
+                let ours = position % (company - 1);
+                let rows: Vec<Row> = (0..company)
+                    .map(|r| match r {
+                        r if r == ours => row(0, position, columns[position], Some(&prompt), None),
+                        r if r == ours + 1 => row(1, position, columns[position], None, None),
+                        r => {
+                            let cache = if r < ours { r + 2 } else { r };
+                            row(cache, position, strangers[position], (r % 2 == 0).then_some(&other), Some(&push))
+                        }
+                    })
+                    .collect();
+                rig.decoder.forward(&rows, &mut caches, &mut scratch, None);
+                assert_eq!(bits(scratch.logits(ours)), bits(&alone[position]), "{name}: {company} rows");
+                assert_eq!(bits(scratch.logits(ours + 1)), bits(&alone_null[position]), "{name}: {company} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_injection_is_added_to_the_block_output() {
+    let (_, folder, _) = cases().remove(0);
+    let rig = Rig::load(&folder);
+    let (blocks, hidden) = (rig.decoder.blocks(), rig.decoder.hidden());
+    let column = rig.columns(2, 1)[1];
+    let run = |injection: Option<&[f32]>| {
+        let mut cache = KvCache::new(&rig.decoder, 4);
+        let mut scratch = Scratch::new(&rig.decoder, 1);
+        let mut outputs = Vec::new();
+        let mut observe = |_: usize, _: usize, output: &[f32]| outputs.push(output.to_vec());
+        let rows = [row(0, 0, column, None, injection)];
+        rig.decoder.forward(&rows, &mut [&mut cache], &mut scratch, Some(&mut observe));
+        outputs
+    };
+    let plain = run(None);
+    assert_eq!(plain, run(Some(&vec![0.0; blocks * hidden])), "strength 0 is bit-equal");
+    let mut push = vec![0.0; blocks * hidden];
+    push[hidden..].fill(0.25);
+    let pushed = run(Some(&push));
+    assert_eq!(pushed[0], plain[0], "nothing was added to block 0");
+    let sum: Vec<f32> = plain[1].iter().map(|x| x + 0.25).collect();
+    assert_eq!(pushed[1], sum);
+}
+
+#[test]
+fn a_pass_allocates_nothing() {
+    let (_, folder, _) = cases().remove(1);
+    let rig = Rig::load(&folder);
+    let prompt = rig.prompt("slow warm strings pad");
+    let columns = rig.columns(20, 1);
+    let (mut a, mut b) = (KvCache::new(&rig.decoder, 20), KvCache::new(&rig.decoder, 20));
+    let mut caches = [&mut a, &mut b];
+    let mut scratch = Scratch::new(&rig.decoder, 2);
+    let before = ALLOCATIONS.with(Cell::get);
+    for (position, &column) in columns.iter().enumerate() {
+        let rows = [row(0, position, column, Some(&prompt), None), row(1, position, column, None, None)];
+        rig.decoder.forward(&rows, &mut caches, &mut scratch, None);
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get), before);
+}
+
+#[test]
+fn prompts_of_any_kind_encode() {
+    let (_, folder, _) = cases().remove(0);
+    let rig = Rig::load(&folder);
+    let eos = rig.text.encode("").unwrap().ids;
+    assert_eq!(eos, [1], "an empty prompt is the end token");
+    for text in ["  ", "schöne Flöte, 琴の音 🎵", "a\0b\n\tc"] {
+        let encoded = rig.text.encode(text).unwrap();
+        assert!(encoded.states.iter().all(|x| x.is_finite()), "{text:?}");
+        assert_eq!(encoded.ids.last(), Some(&1), "{text:?}");
+    }
+    let error = rig.text.encode(&"loud ".repeat(3000)).err().expect("too long").to_string();
+    assert!(error.contains("2048") && error.contains("shorten"), "{error}");
+}
+
+#[test]
+#[ignore = "a measurement: prints ms per step"]
+fn step_time() {
+    let rig = Rig::load(&root().join("../assets/demo"));
+    let prompt = rig.prompt("slow warm strings pad");
+    let columns = rig.columns(600, 1);
+    let (mut a, mut b) = (KvCache::new(&rig.decoder, 600), KvCache::new(&rig.decoder, 600));
+    let mut caches = [&mut a, &mut b];
+    let mut scratch = Scratch::new(&rig.decoder, 2);
+    let mut times = Vec::new();
+    for (position, &column) in columns.iter().enumerate() {
+        let rows = [row(0, position, column, Some(&prompt), None), row(1, position, column, None, None)];
+        let start = std::time::Instant::now();
+        rig.decoder.forward(&rows, &mut caches, &mut scratch, None);
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    for range in [0..100, 450..550] {
+        let mut slice = times[range.clone()].to_vec();
+        slice.sort_by(f64::total_cmp);
+        println!("positions {range:?}: median {:.3} ms, p90 {:.3} ms", slice[50], slice[90]);
+    }
+}
