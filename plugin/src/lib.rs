@@ -83,6 +83,12 @@ impl Plugin for Tiller {
     type SysExMessage = ();
     type BackgroundTask = ();
 
+    fn setup_logger() -> Option<bool> {
+        // nice-plug sets up `tracing` alone; the engine speaks through `log`.
+        let _ = tracing_log::LogTracer::init_with_filter(log::LevelFilter::Info);
+        None
+    }
+
     fn params(&self) -> Arc<dyn Params> {
         self.params.clone()
     }
