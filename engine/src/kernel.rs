@@ -38,6 +38,7 @@ macro_rules! wide {
 pub mod activation;
 pub mod attention;
 pub mod elementary;
+mod lanes;
 pub mod linear;
 pub mod norm;
 

@@ -5,7 +5,7 @@ use super::kv_cache::MOST_POSITIONS;
 use super::weights::{Block, NORM_EPSILON, Norm};
 use super::{CrossCache, Decoder, KvCache, Row};
 use crate::kernel::activation;
-use crate::kernel::attention::attend;
+use crate::kernel::attention::Attention;
 use crate::kernel::norm::layer_norm;
 
 /// Hears every block's output: block, row and the hidden state `[hidden]`, injection included.
@@ -44,7 +44,7 @@ impl Scratch {
             projected: vec![0.0; max_rows * 3 * hidden],
             attended: vec![0.0; max_rows * hidden],
             feed: vec![0.0; max_rows * decoder.feed],
-            weights: vec![0.0; MOST_POSITIONS],
+            weights: vec![0.0; Attention::scratch(MOST_POSITIONS)],
             logits: vec![0.0; max_rows * logits_width],
             logits_width,
             slots: vec![NO_SLOT; max_rows],
@@ -124,12 +124,13 @@ impl Decoder {
         }
         block.self_in.forward(&scratch.normed, hidden, rows.len(), &mut scratch.projected, 3 * hidden);
         for (row, projected) in rows.iter().zip(scratch.projected.chunks_exact(3 * hidden)) {
-            caches[row.cache].write(index, row.position, &projected[hidden..2 * hidden], &projected[2 * hidden..]);
+            let (key, value) = projected[hidden..].split_at(hidden);
+            caches[row.cache].blocks[index].write(row.position, key, value);
         }
         for (r, row) in rows.iter().enumerate() {
             let query = &scratch.projected[r * 3 * hidden..][..hidden];
-            let (context, out) = (caches[row.cache].block(index), &mut scratch.attended[r * hidden..][..hidden]);
-            attend(query, context, row.position + 1, self.heads, &mut scratch.weights, out);
+            let out = &mut scratch.attended[r * hidden..][..hidden];
+            self.attend(&caches[row.cache].blocks[index], query, row.position + 1, &mut scratch.weights, out);
         }
         block.self_out.forward_add(&scratch.attended, hidden, rows.len(), &mut scratch.hidden, hidden);
     }
@@ -147,12 +148,17 @@ impl Decoder {
         for (c, (_, text)) in texts().enumerate() {
             let query = &scratch.projected[c * hidden..][..hidden];
             let out = &mut scratch.attended[c * hidden..][..hidden];
-            attend(query, text.block(index, hidden), text.tokens, self.heads, &mut scratch.weights, out);
+            self.attend(&text.blocks[index], query, text.tokens, &mut scratch.weights, out);
         }
         block.cross_out.forward(&scratch.attended, hidden, count, &mut scratch.normed, hidden);
         for (c, (r, _)) in texts().enumerate() {
             activation::add(&mut scratch.hidden[r * hidden..][..hidden], &scratch.normed[c * hidden..][..hidden]);
         }
+    }
+
+    fn attend(&self, cache: &Attention, query: &[f32], positions: usize, weights: &mut [f32], out: &mut [f32]) {
+        let factor = 1.0 / ((self.hidden / self.heads) as f32).sqrt();
+        cache.attend(query, positions, factor, weights, out, |_, _| ());
     }
 
     fn feed_forward(&self, block: &Block, rows: usize, scratch: &mut Scratch) {
@@ -193,15 +199,14 @@ impl Decoder {
             None => projected.copy_from_slice(states),
         }
         let mut both = vec![0.0; tokens * 2 * hidden];
-        let mut cache = CrossCache { keys: Vec::new(), values: Vec::new(), tokens };
-        for block in &self.blocks {
+        let mut caches = self.caches(tokens);
+        for (block, cache) in self.blocks.iter().zip(&mut caches) {
             block.cross_in.forward(&projected, hidden, tokens, &mut both, 2 * hidden);
-            for row in both.chunks_exact(2 * hidden) {
-                cache.keys.extend_from_slice(&row[..hidden]);
-                cache.values.extend_from_slice(&row[hidden..]);
+            for (token, row) in both.chunks_exact(2 * hidden).enumerate() {
+                cache.write(token, &row[..hidden], &row[hidden..]);
             }
         }
-        cache
+        CrossCache { blocks: caches, tokens }
     }
 }
 

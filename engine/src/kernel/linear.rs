@@ -1,47 +1,9 @@
 //! A packed f32 linear layer, the one matrix kernel of the run path. Any thread; immutable after construction.
 //! Every output is one accumulator over ascending k, so its bits depend neither on the number of rows nor on their neighbours.
 
-/// Columns in one packed line: one AVX-512 register, one cache line.
-const LANES: usize = 16;
-
-/// Sixteen neighbouring output columns at one k, aligned so that no vector load straddles a cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LANES]);
-
-/// Instruction path, chosen once per process. Bits are equal within a path, not across the fused and the portable one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
-    Avx512,
-    Avx2,
-    Portable,
-}
-
-impl Path {
-    /// The fastest path of this processor.
-    pub fn detect() -> Self {
-        // std caches the CPUID answer: this is one atomic load after the first call.
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                return Path::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Path::Avx2;
-            }
-        }
-        Path::Portable
-    }
-
-    /// Widest tile in lines: what leaves room in the register file for several rows of accumulators.
-    fn max_lines(self) -> usize {
-        match self {
-            Path::Avx512 => 4,
-            Path::Avx2 => 2,
-            Path::Portable => 1,
-        }
-    }
-}
+#[cfg(target_arch = "x86_64")]
+use super::lanes::x86;
+use super::lanes::{LANES, Lanes, Line, Path, Portable};
 
 /// `y = x W^T + b` with `W` packed as `[outputs / tile][k][tile]`; a tile is 16, 32 or 64 columns.
 pub struct Linear {
@@ -69,8 +31,8 @@ impl Linear {
         assert!(bias.is_none_or(|b| b.len() == outputs), "bias length");
         let lines = tile_lines(outputs, path.max_lines());
         let tiles = outputs.div_ceil(lines * LANES);
-        let mut packed = vec![Line([0.0; LANES]); tiles * inputs * lines];
-        let mut packed_bias = vec![Line([0.0; LANES]); tiles * lines];
+        let mut packed = vec![Line::ZERO; tiles * inputs * lines];
+        let mut packed_bias = vec![Line::ZERO; tiles * lines];
         for n in 0..outputs {
             let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);
             for k in 0..inputs {
@@ -209,18 +171,6 @@ struct Tile<'a, const L: usize> {
     outputs: usize,
 }
 
-/// Sixteen lanes in registers.
-///
-/// # Safety
-/// Every method needs the target features of the implementing type.
-trait Lanes: Copy {
-    unsafe fn load(line: &Line) -> Self;
-    unsafe fn splat(x: f32) -> Self;
-    /// `self + a * b`
-    unsafe fn add_product(self, a: Self, b: Self) -> Self;
-    unsafe fn store(self) -> Line;
-}
-
 /// `R` rows by `L` lines, all k; gives back `R`.
 ///
 /// # Safety
@@ -256,102 +206,6 @@ unsafe fn block<const ADD: bool, V: Lanes, const R: usize, const L: usize>(
         }
     }
     R
-}
-
-/// Plain Rust lanes, multiplied and added in two roundings.
-#[derive(Clone, Copy)]
-struct Portable([f32; LANES]);
-
-impl Lanes for Portable {
-    #[inline(always)]
-    unsafe fn load(line: &Line) -> Self {
-        Portable(line.0)
-    }
-
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        Portable([x; LANES])
-    }
-
-    #[inline(always)]
-    unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
-        for lane in 0..LANES {
-            self.0[lane] += a.0[lane] * b.0[lane];
-        }
-        self
-    }
-
-    #[inline(always)]
-    unsafe fn store(self) -> Line {
-        Line(self.0)
-    }
-}
-
-/// The x86 registers. Intrinsics rather than arrays: LLVM gives up unrolling 16 accumulators of 16 lanes.
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{LANES, Lanes, Line};
-    use std::arch::x86_64::*;
-
-    /// One AVX-512 register.
-    #[derive(Clone, Copy)]
-    pub struct Wide(__m512);
-
-    // SAFETY (both impls): the trait's contract gives the features; `Line` is 16 aligned floats.
-    impl Lanes for Wide {
-        #[inline(always)]
-        unsafe fn load(line: &Line) -> Self {
-            Wide(unsafe { _mm512_load_ps(line.0.as_ptr()) })
-        }
-
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self {
-            Wide(unsafe { _mm512_set1_ps(x) })
-        }
-
-        #[inline(always)]
-        unsafe fn add_product(self, a: Self, b: Self) -> Self {
-            Wide(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn store(self) -> Line {
-            let mut line = Line([0.0; LANES]);
-            unsafe { _mm512_store_ps(line.0.as_mut_ptr(), self.0) };
-            line
-        }
-    }
-
-    /// Two AVX registers.
-    #[derive(Clone, Copy)]
-    pub struct Pair(__m256, __m256);
-
-    impl Lanes for Pair {
-        #[inline(always)]
-        unsafe fn load(line: &Line) -> Self {
-            unsafe { Pair(_mm256_load_ps(line.0.as_ptr()), _mm256_load_ps(line.0[8..].as_ptr())) }
-        }
-
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self {
-            unsafe { Pair(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
-        }
-
-        #[inline(always)]
-        unsafe fn add_product(self, a: Self, b: Self) -> Self {
-            unsafe { Pair(_mm256_fmadd_ps(a.0, b.0, self.0), _mm256_fmadd_ps(a.1, b.1, self.1)) }
-        }
-
-        #[inline(always)]
-        unsafe fn store(self) -> Line {
-            let mut line = Line([0.0; LANES]);
-            unsafe {
-                _mm256_store_ps(line.0.as_mut_ptr(), self.0);
-                _mm256_store_ps(line.0[8..].as_mut_ptr(), self.1);
-            }
-            line
-        }
-    }
 }
 
 /// Lines per tile: the widest that pads no more columns than the narrowest would.

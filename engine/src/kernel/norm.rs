@@ -1,6 +1,6 @@
 //! Row-wise layer norm and softmax with a fixed summation order. Any thread; no allocation.
 
-use super::activation::{exp_shifted, scale};
+use super::elementary::exp;
 
 const LANES: usize = 16;
 
@@ -44,15 +44,29 @@ wide! {
     }
 }
 
-/// Softmax of one row in place. An empty row stays empty.
-///
-/// # Realtime safety
-/// No allocation, no lock.
-pub fn softmax(x: &mut [f32]) {
-    let highest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    exp_shifted(x, highest);
-    let sum = lane_sum(x, |x| x);
-    scale(x, 1.0 / sum);
+wide! {
+    /// Softmax of one row in place. An empty row stays empty.
+    ///
+    /// # Realtime safety
+    /// No allocation, no lock.
+    pub fn softmax(x: &mut [f32]) {
+        let (body, tail) = x.as_chunks::<LANES>();
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        // NaN is never the largest here, but comes back through the sum.
+        for chunk in body {
+            for lane in 0..LANES {
+                lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+            }
+        }
+        let highest = lanes.iter().chain(tail).copied().fold(f32::NEG_INFINITY, f32::max);
+        for x in x.iter_mut() {
+            *x = exp(*x - highest);
+        }
+        let inverse = 1.0 / lane_sum(x, |x| x);
+        for x in x.iter_mut() {
+            *x *= inverse;
+        }
+    }
 }
 
 #[cfg(test)]

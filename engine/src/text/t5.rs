@@ -3,8 +3,8 @@
 
 use crate::checkpoint::{CheckpointError, TextConfig, Weights};
 use crate::kernel::Linear;
-use crate::kernel::attention::{mix, scores};
-use crate::kernel::norm::{rms_norm, softmax};
+use crate::kernel::attention::Attention;
+use crate::kernel::norm::rms_norm;
 
 /// One encoder layer.
 struct Layer {
@@ -110,18 +110,17 @@ impl T5Encoder {
     fn attend(&self, projected: &[f32], bias: &[f32], tokens: usize, attended: &mut [f32]) {
         let (heads, size) = (self.config.num_heads, self.config.d_kv);
         let inner = heads * size;
-        let mut weights = vec![0.0; tokens];
-        for head in 0..heads {
-            let (keys, values) = (&projected[inner + head * size..], &projected[2 * inner + head * size..]);
-            for token in 0..tokens {
-                let query = &projected[token * 3 * inner + head * size..][..size];
-                scores(query, keys, 3 * inner, 1.0, &mut weights);
+        let mut cache = Attention::new(heads, size, tokens);
+        for (token, row) in projected.chunks_exact(3 * inner).enumerate() {
+            cache.write(token, &row[inner..2 * inner], &row[2 * inner..]);
+        }
+        let mut scratch = vec![0.0; Attention::scratch(tokens)];
+        for (token, (row, out)) in projected.chunks_exact(3 * inner).zip(attended.chunks_exact_mut(inner)).enumerate() {
+            cache.attend(&row[..inner], tokens, 1.0, &mut scratch, out, |head, weights| {
                 for (other, weight) in weights.iter_mut().enumerate() {
                     *weight += bias[(other + tokens - 1 - token) * heads + head];
                 }
-                softmax(&mut weights);
-                mix(&weights, values, 3 * inner, &mut attended[token * inner + head * size..][..size]);
-            }
+            });
         }
     }
 
