@@ -10,6 +10,8 @@ pub struct Example {
     pub class: usize,
     /// Group left out together, such as an instrument.
     pub group: usize,
+    /// How much it counts, above 0.
+    pub weight: f64,
     /// `[block][hidden]`.
     pub state: Vec<f32>,
 }
@@ -26,7 +28,7 @@ pub struct Examples {
 /// How well the nearest class mean names the class, with the example's group left out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Validation {
-    /// Share of examples named right, `[block]`.
+    /// Share of examples named right, by weight, `[block]`.
     pub accuracy: Vec<f32>,
     /// Balanced accuracy of class against the rest, `[class][block]`; 0.5 is chance.
     pub balanced: Vec<f32>,
@@ -42,7 +44,10 @@ impl Examples {
         if classes < 2 || blocks == 0 || hidden == 0 {
             return too_little(format!("{classes} classes, {blocks} blocks, width {hidden}: nothing to tell apart"));
         }
-        if let Some(bad) = examples.iter().find(|e| e.class >= classes || e.state.len() != blocks * hidden) {
+        if let Some(bad) = examples
+            .iter()
+            .find(|e| e.class >= classes || e.state.len() != blocks * hidden || e.weight.is_nan() || e.weight <= 0.0)
+        {
             let found = bad.state.len();
             return too_little(format!(
                 "class {} with {found} numbers: expected {} numbers",
@@ -57,7 +62,7 @@ impl Examples {
     }
 
     /// Unit vectors `[class][block][hidden]`: the class's mean minus the mean of all other classes' means. Classes weigh
-    /// the same however many examples they have.
+    /// the same however many examples they have; within a class, examples weigh what their weight says.
     pub fn directions(&self) -> Vec<f32> {
         let means = Sums::over(self, |_| true).means();
         let width = self.blocks * self.hidden;
@@ -90,10 +95,10 @@ impl Examples {
         groups.dedup();
         let (classes, blocks, hidden) = (self.classes, self.blocks, self.hidden);
         // [block][actual class][named class]
-        let mut confusion = vec![0u32; blocks * classes * classes];
+        let mut confusion = vec![0.0f64; blocks * classes * classes];
         for group in groups {
             let rest = total.minus(&Sums::over(self, |e| e.group == group));
-            if rest.counts.contains(&0) {
+            if rest.weights.iter().any(|weight| *weight < 1e-9) {
                 return Err(LearnError::TooLittle(
                     "a class occurs in one instrument only: use more instruments".into(),
                 ));
@@ -108,22 +113,20 @@ impl Examples {
                     };
                     let nearest = (0..classes).map(|c| (c, distance(c))).min_by(|a, b| a.1.total_cmp(&b.1));
                     let named = nearest.map_or(0, |(class, _)| class);
-                    confusion[(block * classes + example.class) * classes + named] += 1;
+                    confusion[(block * classes + example.class) * classes + named] += example.weight;
                 }
             }
         }
-        let at = |block: usize, actual: usize, named: usize| {
-            f64::from(confusion[(block * classes + actual) * classes + named])
-        };
-        let every = self.examples.len() as f64;
+        let at = |block: usize, actual: usize, named: usize| confusion[(block * classes + actual) * classes + named];
+        let every: f64 = total.weights.iter().sum();
         let accuracy = (0..blocks).map(|b| ((0..classes).map(|c| at(b, c, c)).sum::<f64>() / every) as f32).collect();
         let mut balanced = Vec::with_capacity(classes * blocks);
         for class in 0..classes {
-            let own = total.counts[class] as f64;
+            let own = total.weights[class];
             for block in 0..blocks {
                 let named: f64 = (0..classes).map(|actual| at(block, actual, class)).sum();
                 let right = at(block, class, class);
-                let false_alarms = (named - right) / (every - own).max(1.0);
+                let false_alarms = (named - right) / (every - own).max(f64::MIN_POSITIVE);
                 balanced.push((0.5 * (right / own + 1.0 - false_alarms)) as f32);
             }
         }
@@ -131,37 +134,36 @@ impl Examples {
     }
 }
 
-/// Sums of states per class, so that leaving a group out is a subtraction.
+/// Weighted sums of states per class, so that leaving a group out is a subtraction.
 struct Sums {
     sums: Vec<f64>,
-    counts: Vec<usize>,
+    weights: Vec<f64>,
 }
 
 impl Sums {
     fn over(examples: &Examples, keep: impl Fn(&Example) -> bool) -> Self {
         let width = examples.blocks * examples.hidden;
         let mut sums = vec![0.0; examples.classes * width];
-        let mut counts = vec![0; examples.classes];
+        let mut weights = vec![0.0; examples.classes];
         for example in examples.examples.iter().filter(|e| keep(e)) {
-            counts[example.class] += 1;
+            weights[example.class] += example.weight;
             let own = &mut sums[example.class * width..][..width];
-            own.iter_mut().zip(&example.state).for_each(|(sum, &x)| *sum += f64::from(x));
+            own.iter_mut().zip(&example.state).for_each(|(sum, &x)| *sum += example.weight * f64::from(x));
         }
-        Self { sums, counts }
+        Self { sums, weights }
     }
 
     fn minus(&self, other: &Self) -> Self {
         Self {
             sums: self.sums.iter().zip(&other.sums).map(|(a, b)| a - b).collect(),
-            counts: self.counts.iter().zip(&other.counts).map(|(a, b)| a - b).collect(),
+            weights: self.weights.iter().zip(&other.weights).map(|(a, b)| a - b).collect(),
         }
     }
 
     /// `[class][block][hidden]`.
     fn means(&self) -> Vec<f64> {
-        let width = self.sums.len() / self.counts.len();
-        let mean = |(i, sum): (usize, &f64)| sum / self.counts[i / width].max(1) as f64;
-        self.sums.iter().enumerate().map(mean).collect()
+        let width = self.sums.len() / self.weights.len();
+        self.sums.iter().enumerate().map(|(i, sum)| sum / self.weights[i / width]).collect()
     }
 }
 
@@ -182,7 +184,7 @@ mod tests {
                 let mut state: Vec<f32> = (0..16).map(|_| (noise * gauss()) as f32).collect();
                 state[class] += 1.0;
                 state[7] += 0.1 * group as f32;
-                examples.push(Example { class, group, state });
+                examples.push(Example { class, group, weight: 1.0, state });
             }
         }
         Examples::new(examples, 3, 2, 8).expect("well formed")
@@ -218,8 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn weights_count_like_repetition() {
+        let example = |class, weight, x: f32| Example { class, group: 0, weight, state: vec![x, 1.0] };
+        let weighted = Examples::new(vec![example(0, 2.0, 1.0), example(0, 1.0, 4.0), example(1, 1.0, 0.0)], 2, 1, 2);
+        let repeated = Examples::new(
+            vec![example(0, 1.0, 1.0), example(0, 1.0, 1.0), example(0, 1.0, 4.0), example(1, 5.0, 0.0)],
+            2,
+            1,
+            2,
+        );
+        let means =
+            |examples: &Result<Examples, _>| Sums::over(examples.as_ref().expect("well formed"), |_| true).means();
+        assert_eq!(means(&weighted), [2.0, 1.0, 0.0, 1.0]);
+        assert_eq!(means(&weighted), means(&repeated));
+    }
+
+    #[test]
     fn too_little_is_said() {
-        let example = |class, group| Example { class, group, state: vec![0.0; 2] };
+        let example = |class, group| Example { class, group, weight: 1.0, state: vec![0.0; 2] };
         assert!(Examples::new(vec![example(0, 0)], 2, 1, 2).is_err());
         assert!(Examples::new(vec![example(0, 0), example(2, 0)], 2, 1, 2).is_err());
         let lonely = Examples::new(vec![example(0, 0), example(1, 1)], 2, 1, 2).expect("both classes");

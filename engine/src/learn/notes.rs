@@ -13,8 +13,15 @@ use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Octaves that notes are learned from, as MIDI notes: whole octaves, C3 to B5.
-pub const LEARNED_RANGE: std::ops::Range<u8> = 48..84;
+/// MIDI notes that are learned from: C2 to A#5.
+pub const LEARNED_RANGE: std::ops::Range<u8> = 36..83;
+
+/// How much a note counts: the number of the twelve three-octave windows from C2 .. B2 upwards that hold it, of 12. Each
+/// pitch class then weighs 3 with a mean height of MIDI 59, so that a direction does not mean "lower" for C and "higher"
+/// for B, as it would over plain octaves.
+pub fn weight(midi: u8) -> f64 {
+    (0..12).filter(|low| (36 + low..36 + low + 36).contains(&midi)).count() as f64 / 12.0
+}
 
 /// What to learn from and how.
 #[derive(Clone, Debug)]
@@ -83,7 +90,12 @@ pub fn learn(
     let group = |program: u8| request.programs.iter().position(|p| *p == program).unwrap_or(0);
     let examples = heard
         .into_iter()
-        .map(|(note, heard)| Example { class: note.pitch_class(), group: group(note.program), state: heard.mean })
+        .map(|(note, heard)| Example {
+            class: note.pitch_class(),
+            group: group(note.program),
+            weight: weight(note.midi),
+            state: heard.mean,
+        })
         .collect();
     let examples = Examples::new(examples, PitchClass::NAMES.len(), blocks, hidden)?;
     let validation = examples.validate()?;
@@ -96,6 +108,7 @@ pub fn learn(
             "generator_version": GENERATOR_VERSION,
             "programs": request.programs,
             "midi": [LEARNED_RANGE.start, LEARNED_RANGE.end],
+            "weights": "by octave windows: every pitch class has the same mean height",
             "clips": clips,
         },
         "states": {
@@ -124,4 +137,46 @@ pub fn learn(
         provenance: provenance.to_string(),
     };
     Ok(Learned { directions, clips, accuracy: validation.accuracy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::CheckpointSource;
+    use crate::dataset::render::DEFAULT_SOUNDFONT;
+    use crate::embedded;
+
+    #[test]
+    fn every_pitch_class_has_the_same_weight_and_height() {
+        for class in 0..12u8 {
+            let notes: Vec<u8> = (0..128).filter(|midi| midi % 12 == class && weight(*midi) > 0.0).collect();
+            assert!(notes.iter().all(|midi| LEARNED_RANGE.contains(midi)));
+            let total: f64 = notes.iter().map(|midi| weight(*midi)).sum();
+            let height: f64 = notes.iter().map(|midi| weight(*midi) * f64::from(*midi)).sum::<f64>() / total;
+            assert!((total - 3.0).abs() < 1e-9 && (height - 59.0).abs() < 1e-9, "{class}: {total} at {height}");
+        }
+    }
+
+    #[test]
+    fn the_demo_checkpoint_knows_its_notes() {
+        let source = CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES };
+        let listener = Listener::load(&source, &|_| ()).expect("the embedded checkpoint loads");
+        let request = Request { programs: &[0, 48, 73], ..Request::new(Path::new(DEFAULT_SOUNDFONT)) };
+        let learned = learn(&listener, &request, &|_, _| ()).unwrap_or_else(|error| panic!("{error}"));
+        let directions = &learned.directions;
+        directions
+            .check("notes", listener.name(), listener.hash(), listener.blocks(), listener.hidden())
+            .expect("directions of this checkpoint");
+        for class in 0..12 {
+            for block in 0..directions.blocks {
+                let norm = directions.vector(class, block).iter().map(|x| x * x).sum::<f32>().sqrt();
+                assert!((norm - 1.0).abs() < 1e-4, "class {class}, block {block}: length {norm}");
+            }
+        }
+        let best = learned.accuracy.iter().copied().fold(0.0, f32::max);
+        assert!(best > 3.0 / 12.0, "notes named right by block: {:?}", learned.accuracy);
+        // The directions of different notes are different directions.
+        let (c, g) = (directions.vector(0, directions.blocks - 1), directions.vector(7, directions.blocks - 1));
+        assert!(c.iter().zip(g).map(|(a, b)| a * b).sum::<f32>() < 0.5);
+    }
 }
