@@ -1,5 +1,8 @@
 //! The audio thread's dealings with the runner: control frames out, frames in, waiting, skipping, counting. Audio thread.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +47,7 @@ pub struct Feed<C> {
 
 impl<C: Clock> Feed<C> {
     /// `frames`: how many can be under way.
+    #[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
     pub fn new(link: Link, clock: C, slack: SlackClock, frames: usize, meters: Arc<Meters>) -> Self {
         let store = FrameStore::new(frames, link.format().frame_samples);
         let came = clock.now();

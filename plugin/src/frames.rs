@@ -1,5 +1,8 @@
 //! The frame clock: where frame boundaries lie in host samples after an anchor. Pure arithmetic, audio thread.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use tiller_engine::link::StreamFormat;
 
 /// Converts between frames of the model and samples of the host.
@@ -41,6 +44,7 @@ impl FrameClock {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,8 @@
 //! What the host parameters say in one sub-block, and the `ControlFrame` made of it. Audio thread.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use tiller_engine::control::{ControlFrame, Lanes, PitchClass};
 
 /// Parameter values of one sub-block, as the shell read them from the host.
@@ -79,6 +82,7 @@ impl LaneValues {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,8 @@
 //! The fixed delay between a steering move and its sound, reported to the host. Pure arithmetic.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use tiller_engine::link::StreamFormat;
 
 use crate::frames::FrameClock;
@@ -46,6 +49,7 @@ pub fn queue_frames(format: StreamFormat, rate: f64, max_block: usize) -> usize 
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,8 @@
 //! Held keys on the frame clock: which pitch class the keys ask of the note lane in each frame. Audio thread.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use tiller_engine::control::PitchClass;
 
 /// A MIDI event that the instrument acts on. The shell maps the host's events to it.
@@ -120,6 +123,7 @@ impl Keys {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
 

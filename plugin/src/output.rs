@@ -1,5 +1,8 @@
 //! The timeline: which piece is heard when. Every piece sounds L after its anchor, until L after its end. Audio thread.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use std::collections::VecDeque;
 
 use crate::stream::{FADES_PER_SECOND, FrameSource, Stream};
@@ -128,6 +131,7 @@ fn fade_out(samples: &mut [f32], stop: i64, fade: i64) {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use tiller_engine::link::StreamFormat;
 

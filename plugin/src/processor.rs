@@ -1,6 +1,9 @@
 //! The audio thread: cuts host time into frames, says what each frame is to be, and plays the answers L later.
 //! Knows no plugin framework; the shell maps its own types to `Block`.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -136,6 +139,7 @@ impl<C: Clock> Processor<C> {
     ///
     /// # Errors
     /// A sample rate that is out of range.
+    #[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
     pub fn with_clock(
         link: Link,
         settings: ProcessorSettings,
@@ -378,6 +382,8 @@ fn write(channel: &mut [f32], at: usize, samples: &[f32]) {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod script;
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests;

@@ -1,5 +1,8 @@
 //! Model rate to host rate for one stereo stream, by rubato's sinc interpolation. Audio thread; allocates in `new` only.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use rubato::audioadapter_buffers::direct::SequentialSliceOfVecs;
 use rubato::{
     Async, FixedAsync, Resampler as _, ResamplerConstructionError, SincInterpolationParameters, WindowFunction,
@@ -32,6 +35,7 @@ impl Resampler {
     ///
     /// # Errors
     /// Rates that are not finite and positive.
+    #[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
     pub fn new(model_rate: f64, host_rate: f64, chunk: usize) -> Result<Self, ResamplerConstructionError> {
         let ratio = host_rate / model_rate;
         // A filter that must cut below the model's rate is longer by as much.
@@ -107,6 +111,7 @@ impl Resampler {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
 

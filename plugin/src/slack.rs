@@ -3,6 +3,9 @@
 //! Hosts render faster than real time and do not reliably say so. Slack is audio time pulled minus wall time; a bounce
 //! gathers it, live playing does not.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use std::time::{Duration, Instant};
 
 /// The `late` parameter: what happens when a frame is not there in time.
@@ -41,6 +44,8 @@ impl Clock for WallClock {
         self.start.elapsed()
     }
 
+    // The one wait of the audio thread: see `SlackClock::allowance`.
+    #[allow(clippy::disallowed_methods)]
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
     }
@@ -165,6 +170,7 @@ impl SlackClock {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,8 @@
 //! Frames of audio between their arrival and their place in time: a fixed pool. Audio thread.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use tiller_engine::link::{CHANNELS, Link};
 
 #[derive(Clone, Copy)]
@@ -22,6 +25,7 @@ pub struct FrameStore {
 
 impl FrameStore {
     /// Room for `frames` frames of `frame_samples` stereo samples.
+    #[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
     pub fn new(frames: usize, frame_samples: usize) -> Self {
         let body = frame_samples * CHANNELS;
         Self { samples: vec![0.0; frames * body], body, held: vec![None; frames], arriving: vec![0.0; body] }
@@ -67,6 +71,7 @@ impl FrameStore {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use tiller_engine::link::{FrameHeader, StreamFormat, link};
 

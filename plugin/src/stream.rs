@@ -1,5 +1,8 @@
 //! One piece as continuous sound at the host's rate: frame after frame, resampled, missing frames faded over. Audio thread.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use rubato::ResamplerConstructionError;
 use tiller_engine::link::{CHANNELS, StreamFormat};
 
@@ -41,6 +44,7 @@ impl Stream {
     ///
     /// # Errors
     /// Rates that no resampler can be made for.
+    #[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
     pub fn new(format: StreamFormat, rate: f64) -> Result<Self, ResamplerConstructionError> {
         let model_rate = f64::from(format.model_rate);
         let length = format.frame_samples;
@@ -150,6 +154,7 @@ impl Stream {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
 

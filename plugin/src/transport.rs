@@ -1,5 +1,8 @@
 //! When a piece starts over: starts, jumps and loop wraps of the host's transport, and the run modes. Audio thread.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 /// The `run` parameter: what makes the instrument sound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RunMode {
@@ -160,6 +163,7 @@ impl TransportWatch {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
 

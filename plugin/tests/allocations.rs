@@ -37,13 +37,13 @@ fn answer(runner: &mut RunnerLink, samples: &[f32]) {
 
 #[test]
 fn the_audio_thread_never_allocates() {
-    let samples = vec![0.25; FORMAT.frame_samples * 2];
+    let samples = [0.25; FORMAT.frame_samples * 2];
     for rate in [8_000.0, 32_000.0, 44_100.0, 96_000.0] {
         let (audio, mut runner) = link(FORMAT, latency::queue_frames(FORMAT, rate, 512));
         let settings = ProcessorSettings { sample_rate: rate, max_block: 512, latency: LatencySetting::Tight };
         let meters = Arc::new(Meters::default());
         let mut processor = Processor::new(audio, settings, meters.clone()).expect("the rate is in range");
-        let (mut left, mut right) = (vec![0.0; 1_000], vec![0.0; 1_000]);
+        let (mut left, mut right) = ([0.0; 1_000], [0.0; 1_000]);
         let events = [
             TimedEvent { offset: 3, event: KeyEvent::On { channel: 0, key: 60 } },
             TimedEvent { offset: 90, event: KeyEvent::Off { channel: 0, key: 60 } },
