@@ -361,3 +361,53 @@ fn contents(folder: &std::path::Path) -> String {
         count => format!("{}, ... ({count} entries)", names[..4].join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The published stereo small checkpoint, as far as its fields matter: no codec `audio_channels`, defaults left out.
+    const PUBLISHED: &str = r#"{
+        "model_type": "musicgen",
+        "text_encoder": {"model_type": "t5", "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12,
+            "feed_forward_proj": "relu", "vocab_size": 32128, "n_positions": 512},
+        "audio_encoder": {"model_type": "encodec", "target_bandwidths": [2.2], "sampling_rate": 32000, "hidden_size": 128,
+            "num_filters": 64, "upsampling_ratios": [8, 5, 4, 4], "codebook_size": 2048, "codebook_dim": 128,
+            "use_causal_conv": false, "use_conv_shortcut": false, "chunk_length_s": null, "num_lstm_layers": 2},
+        "decoder": {"model_type": "musicgen_decoder", "num_codebooks": 8, "audio_channels": 2, "scale_embedding": true}
+    }"#;
+
+    fn read(files: &[(&'static str, &'static str)]) -> Result<Config, CheckpointError> {
+        let files: Vec<(&'static str, &'static [u8])> = files.iter().map(|(n, text)| (*n, text.as_bytes())).collect();
+        Config::read(&CheckpointSource::Embedded { name: "test", files: files.leak() })
+    }
+
+    #[test]
+    fn published_shapes_and_defaults() {
+        let config = read(&[("config.json", PUBLISHED)]).unwrap();
+        let decoder = &config.decoder;
+        assert_eq!((decoder.num_hidden_layers, decoder.hidden_size, decoder.vocab_size), (24, 1024, 2048));
+        assert_eq!((decoder.num_codebooks, decoder.audio_channels), (8, 2));
+        assert_eq!((config.codec.num_quantizers, config.codec.hop(), config.codec.audio_channels), (4, 640, 1));
+        assert_eq!((config.text.gated, config.text.eos_token_id), (false, 1));
+        // Without generation_config.json: the published window and sampling, special tokens after the last code.
+        let generation = &config.generation;
+        assert_eq!((generation.max_length, generation.top_k, generation.bos, generation.pad), (1500, 250, 2048, 2048));
+    }
+
+    #[test]
+    fn the_generation_config_is_believed() {
+        let generation = r#"{"max_length": 600, "guidance_scale": 2.5, "top_k": 40, "pad_token_id": 2047,
+            "decoder_start_token_id": 2048, "bos_token_id": 5}"#;
+        let config = read(&[("config.json", PUBLISHED), ("generation_config.json", generation)]).unwrap();
+        let expected =
+            Generation { max_length: 600, guidance_scale: 2.5, top_k: 40, temperature: 1.0, bos: 2048, pad: 2047 };
+        assert_eq!(config.generation, expected);
+        let error =
+            read(&[("config.json", PUBLISHED), ("generation_config.json", r#"{"max_length": 3}"#)]).unwrap_err();
+        assert!(
+            error.to_string().contains("generation_config.json of the built-in checkpoint test: max_length"),
+            "{error}"
+        );
+    }
+}

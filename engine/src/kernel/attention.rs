@@ -13,6 +13,7 @@ pub struct Attention {
     capacity: usize,
     /// Lines that hold one head's values; the last one is padded with zeros.
     value_lines: usize,
+    path: Path,
     /// `[position / 16][heads * size]`: one dimension of sixteen positions to a line.
     keys: Vec<Line>,
     /// `[position][heads][value_lines]`.
@@ -28,6 +29,7 @@ impl Attention {
             size,
             capacity,
             value_lines,
+            path: Path::detect(),
             keys: vec![Line::ZERO; capacity.div_ceil(LANES) * heads * size],
             values: vec![Line::ZERO; capacity * heads * value_lines],
         }
@@ -95,9 +97,9 @@ impl Attention {
 
     /// `scores[j] = factor * (query . key j)` of one head; up to 15 floats after the last hold nothing of use.
     fn scores(&self, head: usize, query: &[f32], positions: usize, factor: f32, scores: &mut [f32]) {
-        // SAFETY: the features of each path were seen by `detect`; the bodies touch memory through slices only.
+        // SAFETY: `path` comes from `detect`, which saw the features; the bodies touch memory through slices only.
         unsafe {
-            match Path::detect() {
+            match self.path {
                 #[cfg(target_arch = "x86_64")]
                 Path::Avx512 => self.scores_avx512(head, query, positions, factor, scores),
                 #[cfg(target_arch = "x86_64")]
@@ -110,7 +112,7 @@ impl Attention {
     fn mix(&self, head: usize, weights: &[f32], out: &mut [f32]) {
         // SAFETY: as in `scores`.
         unsafe {
-            match Path::detect() {
+            match self.path {
                 #[cfg(target_arch = "x86_64")]
                 Path::Avx512 => self.mix_avx512(head, weights, out),
                 #[cfg(target_arch = "x86_64")]
@@ -255,13 +257,15 @@ mod tests {
 
     #[test]
     fn equals_a_plain_f64_attention() {
-        for (heads, size, positions) in [(1, 1, 1), (2, 5, 7), (4, 64, 33), (3, 20, 100), (2, 80, 160), (1, 48, 16)] {
+        let shapes = [(1, 1, 1), (2, 5, 7), (4, 64, 33), (3, 20, 100), (2, 80, 160), (1, 48, 16)];
+        for (path, (heads, size, positions)) in Path::all().flat_map(|path| shapes.map(|shape| (path, shape))) {
             let width = heads * size;
             let wave = |i: usize, step: f64| (i as f64 * step).sin() as f32 * 2.0;
             let query: Vec<f32> = (0..width).map(|i| wave(i, 0.7)).collect();
             let keys: Vec<f32> = (0..positions * width).map(|i| wave(i, 0.31)).collect();
             let values: Vec<f32> = (0..positions * width).map(|i| wave(i, 0.13)).collect();
             let mut cache = Attention::new(heads, size, positions + 3);
+            cache.path = path;
             // A stale position behind the last one must not count.
             cache.write(positions, &vec![50.0; width], &vec![1e6; width]);
             for j in 0..positions {
@@ -281,7 +285,11 @@ mod tests {
                 };
                 let total: f64 = (0..positions).map(score).sum();
                 let exact: f64 = (0..positions).map(|j| score(j) / total * f64::from(values[j * width + d])).sum();
-                assert!((f64::from(out[d]) - exact).abs() < 5e-6, "{heads} x {size}, {positions}: {} {exact}", out[d]);
+                assert!(
+                    (f64::from(out[d]) - exact).abs() < 5e-6,
+                    "{path:?} {heads} x {size}, {positions}: {} {exact}",
+                    out[d]
+                );
             }
         }
     }

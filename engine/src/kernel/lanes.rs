@@ -37,6 +37,16 @@ impl Path {
         Path::Portable
     }
 
+    /// Every path that this processor has.
+    #[cfg(test)]
+    pub fn all() -> impl Iterator<Item = Self> {
+        let fused = Self::detect() != Self::Portable;
+        let wide = Self::detect() == Self::Avx512;
+        [(true, Self::Portable), (fused, Self::Avx2), (wide, Self::Avx512)]
+            .into_iter()
+            .filter_map(|(has, path)| has.then_some(path))
+    }
+
     /// Widest tile in lines: what leaves room in the register file for several rows of accumulators.
     pub fn max_lines(self) -> usize {
         match self {

@@ -228,23 +228,9 @@ mod tests {
             .collect()
     }
 
-    fn paths() -> Vec<Path> {
-        let mut paths = vec![Path::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                paths.push(Path::Avx2);
-            }
-            if is_x86_feature_detected!("avx512f") {
-                paths.push(Path::Avx512);
-            }
-        }
-        paths
-    }
-
     #[test]
     fn equals_a_naive_f64_sum_on_every_path_and_shape() {
-        for path in paths() {
+        for path in Path::all() {
             for (outputs, inputs) in
                 [(1, 1), (1, 112), (5, 3), (16, 7), (17, 64), (64, 33), (96, 50), (100, 200), (256, 128)]
             {
@@ -273,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_row_has_the_same_bits_in_any_company() {
-        for path in paths() {
+        for path in Path::all() {
             for (outputs, inputs) in [(3, 40), (32, 40), (64, 301), (130, 64), (512, 77)] {
                 let linear = Linear::with_path(&noise(outputs * inputs, 4), None, outputs, inputs, path);
                 let x = noise(19 * inputs, 5);
@@ -322,7 +308,7 @@ mod tests {
     fn speed() {
         let shapes =
             [(1024, 1024, 2), (4096, 1024, 2), (512, 512, 1), (64, 448, 640), (16, 112, 640), (1024, 1024, 64)];
-        for path in paths() {
+        for path in Path::all() {
             for (outputs, inputs, rows) in shapes {
                 let linear = Linear::with_path(&noise(outputs * inputs, 4), None, outputs, inputs, path);
                 let x = noise(rows * inputs, 5);
