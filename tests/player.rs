@@ -93,7 +93,8 @@ fn reference(model: &Model, prompt: &Prompt, controls: &[ControlFrame], window: 
         let mut injections = Vec::new();
         for position in 0..positions {
             let mut injection = vec![0.0; width];
-            let steered = model.notes().is_some_and(|notes| notes.write(&control(base + position).lanes, &mut injection));
+            let steered =
+                model.notes().is_some_and(|notes| notes.write(&control(base + position).lanes, &mut injection));
             injections.push(steered.then_some(injection));
         }
         let mut rows = Vec::new();
@@ -121,8 +122,11 @@ fn reference(model: &Model, prompt: &Prompt, controls: &[ControlFrame], window: 
             }
             let range = codebook * decoder.vocab()..(codebook + 1) * decoder.vocab();
             let (c, u) = (&scratch.logits(last)[range.clone()], &scratch.logits(last + 1)[range]);
-            let sampling =
-                Sampling { temperature: control.temperature, guidance: control.guidance, top_k: control.top_k as usize };
+            let sampling = Sampling {
+                temperature: control.temperature,
+                guidance: control.guidance,
+                top_k: control.top_k as usize,
+            };
             column[codebook] = sampler.sample(c, u, &sampling, control.seed, control.index, codebook);
         }
         columns.push(column);
@@ -141,7 +145,8 @@ fn assert_same_audio(model: &Model, heard: &[f32], codes: &Codes) {
     assert_eq!(heard.len(), whole.len() * CHANNELS);
     let rms = (whole.iter().map(|x| x * x).sum::<f32>() / whole.len() as f32).sqrt();
     assert!(rms > 1e-3, "silence proves nothing (RMS {rms})");
-    let error = heard.chunks(CHANNELS).zip(&whole).map(|(h, w)| (h[0] - w).abs().max((h[1] - w).abs())).fold(0.0, f32::max);
+    let error =
+        heard.chunks(CHANNELS).zip(&whole).map(|(h, w)| (h[0] - w).abs().max((h[1] - w).abs())).fold(0.0, f32::max);
     assert!(error < 1e-4 * rms.max(1.0), "largest difference {error} at RMS {rms}");
 }
 
@@ -250,7 +255,8 @@ fn gain_ramps_over_its_own_frame_and_bypass_is_silence() {
     let mut moved = plain.clone();
     moved[12..].iter_mut().for_each(|control| control.gain = 0.5);
     moved[20..].iter_mut().for_each(|control| control.bypass = true);
-    let mut play = |controls: &[ControlFrame]| play(&mut Player::new(model.clone(), prompt.clone(), None), controls).audio;
+    let mut play =
+        |controls: &[ControlFrame]| play(&mut Player::new(model.clone(), prompt.clone(), None), controls).audio;
     let (plain, moved) = (play(&plain), play(&moved));
     let frame = |audio: &[f32], frame: usize| audio[frame * samples * CHANNELS..][..samples * CHANNELS].to_vec();
     assert_eq!(frame(&plain, 11), frame(&moved, 11));

@@ -40,11 +40,13 @@ pub fn first_difference(a: &[f32], b: &[f32]) -> Option<usize> {
     common.or_else(|| (a.len() != b.len()).then(|| a.len().min(b.len())))
 }
 
-/// The delay of `late` against `early`, in samples, at which their correlation is largest.
+/// The delay of `late` against `early`, in samples, at which the correlation of their slopes is largest. Slopes, since
+/// what moves slowly or not at all agrees with itself at every delay.
 pub fn delay(early: &[f32], late: &[f32], max_delay: usize) -> usize {
-    let correlation = |shift: usize| -> f64 {
-        early.iter().zip(late.iter().skip(shift)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    };
+    let slopes =
+        |signal: &[f32]| -> Vec<f64> { signal.windows(2).map(|w| f64::from(w[1]) - f64::from(w[0])).collect() };
+    let (early, late) = (slopes(early), slopes(late));
+    let correlation = |shift: usize| -> f64 { early.iter().zip(late.iter().skip(shift)).map(|(a, b)| a * b).sum() };
     (0..=max_delay).map(|shift| (shift, correlation(shift))).max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |best| best.0)
 }
 

@@ -52,7 +52,7 @@ mod watched {
         /// State that the main thread loads in the middle of the watch: a project with another prompt.
         #[arg(long)]
         state: Option<PathBuf>,
-        /// Breaks the rule on purpose, so that it is seen that a breach is reported.
+        /// Has the plugin break the rule (it saves its state while watched), so that it is seen that this is reported.
         #[arg(long)]
         violate: bool,
     }
@@ -73,6 +73,13 @@ mod watched {
         unsafe { __rtsan_ensure_initialized() }
         let state = options.state.as_ref().map(std::fs::read).transpose().map_err(|e| format!("--state: {e}"))?;
         let mut host = Host::load(&options.bundle)?;
+        if options.violate {
+            // The plugin's own code allocates here: the report shows that it is watched, not this program alone.
+            enter();
+            let saved = host.save();
+            exit();
+            return saved.map(|_| ());
+        }
         let sharp = host.value_of("note", "C#")?;
         let player = host.activate(RATE, BLOCK)?;
         let mut score = Score::playing();
@@ -112,7 +119,8 @@ mod watched {
                 let value = f64::from((step * 7 + round * 3) % 41) / 40.0;
                 score.param(at(time + 0.013 * f64::from(step)), "note_strength", value)?;
                 score.param(at(time + 0.017 * f64::from(step)), "temperature", 0.3 + 0.3 * value)?;
-                score.param(at(time + 0.019 * f64::from(step)), "gain", value)?;
+                // Not down to silence, which would look like a gap.
+                score.param(at(time + 0.019 * f64::from(step)), "gain", 0.5 + 0.4 * value)?;
             }
             let key = 48 + (round % 24) as u8;
             score.add(at(time + 0.3), Move::KeyDown(key));
@@ -133,11 +141,6 @@ mod watched {
         let mut heard = Vec::with_capacity((options.seconds * RATE) as usize + BLOCK as usize);
         player.play(score, 0..warm, Blocks::Fixed(BLOCK as usize), Pace::WallClock)?;
         player.watch = Some(Watch { enter, exit });
-        if options.violate {
-            enter();
-            std::hint::black_box(vec![0_u8; 4096]);
-            exit();
-        }
         player.play_with(score, warm..end, Blocks::Fixed(BLOCK as usize), Pace::WallClock, |left, _| {
             heard.extend_from_slice(left);
         })?;
