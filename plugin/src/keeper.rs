@@ -125,3 +125,67 @@ impl Drop for Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::LatencySetting;
+    use crate::state::document::FileReference;
+    use std::time::Instant;
+    use tiller_engine::status::State;
+
+    const AUDIO: Audio = Audio { rate: 48_000.0, max_block: 512, latency: LatencySetting::Safe };
+
+    fn within_seconds(mut holds: impl FnMut() -> bool) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(5) {
+            if holds() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    #[test]
+    fn a_change_of_model_brings_a_new_audio_end_and_frees_the_old_one() {
+        let instance = Arc::new(Instance::default());
+        let exchange = Arc::new(Exchange::default());
+        assert_eq!(instance.wake(), Ok(()));
+        let first = exchange.open(&instance, AUDIO).unwrap_or_else(|why| panic!("{why}"));
+        let keeper = Keeper::start(instance.clone(), exchange.clone());
+        assert!(keeper.is_ok());
+        std::thread::sleep(3 * LOOK);
+        assert!(exchange.take_fresh().is_none(), "nothing changed");
+
+        instance.project.edit(|project| project.model = Some(FileReference::to_path("/nowhere/gone")));
+        let mut fresh = None;
+        assert!(within_seconds(|| {
+            fresh = exchange.take_fresh();
+            fresh.is_some()
+        }));
+        exchange.retire(first);
+        assert!(within_seconds(|| exchange.used.1.is_empty()), "the keeper frees it");
+        assert!(within_seconds(|| matches!(instance.handle.status().state, State::Failed(_))));
+
+        exchange.close();
+        instance.project.edit(|project| project.model = None);
+        std::thread::sleep(3 * LOOK);
+        assert!(exchange.take_fresh().is_none(), "without audio nothing is made");
+    }
+
+    #[test]
+    fn what_was_handed_over_on_the_audio_thread_is_read_soon() {
+        let instance = Arc::new(Instance::default());
+        let keeper = Keeper::start(instance.clone(), Arc::default());
+        let before = instance.handle.prompt_generation();
+        let audio = instance.clone();
+        let thread = std::thread::spawn(move || {
+            audio.project.mark_thread(false);
+            audio.project.hand_over(r#"{"version":1,"prompt":"organ"}"#.into());
+        });
+        assert!(thread.join().is_ok());
+        assert!(within_seconds(|| instance.handle.prompt_generation() == before + 1));
+        drop(keeper);
+    }
+}
