@@ -202,7 +202,7 @@ impl TextConfig {
             gated,
             eos_token_id: fields.integer("eos_token_id", 1, 0..=1 << 20)? as u32,
         };
-        if config.relative_attention_num_buckets % 2 == 1
+        if !config.relative_attention_num_buckets.is_multiple_of(2)
             || config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4
         {
             let expected = "even, and less than four times relative_attention_max_distance";
@@ -309,7 +309,7 @@ impl DecoderConfig {
         };
         for (name, divisor) in [("hidden_size", config.num_attention_heads), ("num_codebooks", config.audio_channels)] {
             let value = if name == "hidden_size" { config.hidden_size } else { config.num_codebooks };
-            if value % divisor != 0 {
+            if !value.is_multiple_of(divisor) {
                 return Err(fields.wrong(name, &format!("a multiple of {divisor}"), fields.get(name)));
             }
         }

@@ -103,7 +103,7 @@ impl CheckpointSource {
             Self::Directory(path) => {
                 let size = self.size(file)?;
                 let mut bytes = Vec::new();
-                let room = usize::try_from(size).map_or(false, |size| bytes.try_reserve_exact(size).is_ok());
+                let room = usize::try_from(size).is_ok_and(|size| bytes.try_reserve_exact(size).is_ok());
                 if !room {
                     return Err(CheckpointError::Memory { file: self.file(file), bytes: size });
                 }

@@ -174,6 +174,7 @@ impl Attention {
     ///
     /// # Safety
     /// The caller has the target features of `V`.
+    #[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
     #[inline(always)]
     unsafe fn score_tiles<V: Lanes, const T: usize>(
         &self,
@@ -224,6 +225,7 @@ impl Attention {
     ///
     /// # Safety
     /// The caller has the target features of `V`.
+    #[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
     #[inline(always)]
     unsafe fn mix_lines<V: Lanes, const L: usize>(
         &self,

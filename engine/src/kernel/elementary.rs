@@ -2,7 +2,7 @@
 //! exp: reduction by powers of two and a Taylor polynomial; erf: two Chebyshev fits, of `erf(z) / z` in `z^2` below 1
 //! and of `erfc(z) exp(z^2)` in `1 / (1 + z / 2)` above.
 
-use std::f32::consts::LOG2_E;
+use std::f32::consts::{FRAC_2_SQRT_PI, LOG2_E};
 
 /// Adding this rounds to the nearest integer and leaves it in the low mantissa bits.
 const ROUNDER: f32 = 12_582_912.0;
@@ -57,9 +57,15 @@ pub fn erf(x: f32) -> f32 {
     let z = x.abs();
     let w = z * z;
     let mut near = -9.673_59e-6;
-    for c in
-        [1.126_825_4e-4, -8.484_396_4e-4, 5.221_053_5e-3, -2.686_543_8e-2, 1.128_378_3e-1, -3.761_263_8e-1, 1.128_379_2]
-    {
+    for c in [
+        1.126_825_4e-4,
+        -8.484_396_4e-4,
+        5.221_053_5e-3,
+        -2.686_543_8e-2,
+        1.128_378_3e-1,
+        -3.761_263_8e-1,
+        FRAC_2_SQRT_PI,
+    ] {
         near = near * w + c;
     }
     let t = 1.0 / (1.0 + 0.5 * z);

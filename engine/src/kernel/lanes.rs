@@ -86,8 +86,8 @@ impl Lanes for Portable {
 
     #[inline(always)]
     unsafe fn add_product(mut self, a: Self, b: Self) -> Self {
-        for lane in 0..LANES {
-            self.0[lane] += a.0[lane] * b.0[lane];
+        for (sum, (a, b)) in self.0.iter_mut().zip(a.0.iter().zip(&b.0)) {
+            *sum += a * b;
         }
         self
     }

@@ -175,6 +175,7 @@ struct Tile<'a, const L: usize> {
 ///
 /// # Safety
 /// The caller has the target features of `V`.
+#[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
 #[inline(always)]
 unsafe fn block<const ADD: bool, V: Lanes, const R: usize, const L: usize>(
     tile: &Tile<L>,

@@ -5,6 +5,7 @@ use super::elementary::exp;
 const LANES: usize = 16;
 
 /// Sum of `f(x)`: sixteen running sums, then one after another. The order depends on the length alone.
+#[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
 #[inline(always)]
 fn lane_sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let (body, tail) = x.as_chunks::<LANES>();
@@ -49,6 +50,7 @@ wide! {
     ///
     /// # Realtime safety
     /// No allocation, no lock.
+    #[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
     pub fn softmax(x: &mut [f32]) {
         let (body, tail) = x.as_chunks::<LANES>();
         let mut lanes = [f32::NEG_INFINITY; LANES];
