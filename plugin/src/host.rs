@@ -1,5 +1,8 @@
 //! nice-plug's transport, events and parameters in the audio thread's own words. Audio thread: no allocation, no lock.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
 use nice_plug::midi::{Channel, Key};
 use nice_plug::prelude::{NoteEvent, Transport as HostTransport};
 

@@ -21,7 +21,7 @@ use crate::status_line::{Readings, model_line, status_line};
 
 /// Repaints while something moves, and while nothing does.
 const LIVELY: Duration = Duration::from_millis(33);
-const CALM: Duration = Duration::from_millis(250);
+const CALM: Duration = Duration::from_millis(500);
 
 /// Height of the note keys in a window of the default size; what is to spare goes to them.
 const KEYS: f32 = 92.0;
