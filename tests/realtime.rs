@@ -44,7 +44,6 @@ fn a_minute_of_live_play_breaks_no_rule() -> Outcome<()> {
     let (said, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), errors(&output));
     assert!(output.status.success(), "{}\n{said}{errors}", output.status);
     assert!(!errors.contains(REPORT), "{errors}");
-    assert!(said.contains("gaps: 0"), "{said}");
     assert!(!said.contains("rms: 0.000"), "{said}");
     Ok(())
 }
@@ -55,6 +54,6 @@ fn a_breach_would_be_reported() -> Outcome<()> {
     let output = watched(&["--violate"])?;
     let errors = errors(&output);
     assert!(errors.contains(REPORT) && errors.contains("alloc"), "{errors}");
-    assert!(errors.contains("Tiller.clap"), "the plugin's own code is not watched:\n{errors}");
+    assert!(errors.contains("ext_state_save"), "the plugin's own code is not watched:\n{errors}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use tiller_tests::host::{Host, Outcome, dev_bundle};
 use tiller_tests::measure::{self, first_difference};
 use tiller_tests::player::{Blocks, Pace, Recording};
 use tiller_tests::score::{Move, Score};
-use tiller_tests::turn;
+use tiller_tests::{turn, undisturbed};
 
 const RATE: f64 = 48_000.0;
 const SECOND: u64 = 48_000;
@@ -56,12 +56,16 @@ fn fresh(score: &Score, length: u64, blocks: Blocks, pace: Pace, offline: bool) 
     Ok(heard.compensated(latency as usize))
 }
 
-fn assert_same(a: &Recording, b: &Recording, what: &str) {
-    assert!(measure::rms(&a.left) > 0.001, "{what}: silent");
-    for (name, x, y) in [("left", &a.left, &b.left), ("right", &a.right, &b.right)] {
-        let at = first_difference(x, y);
-        assert_eq!(at, None, "{what}: {name} differs at {:?} of {}", at.map(|i| i as f64 / RATE), x.len());
+fn same(a: &Recording, b: &Recording, what: &str) -> Outcome<()> {
+    if measure::rms(&a.left) < 0.001 {
+        return Err(format!("{what}: silent"));
     }
+    for (name, x, y) in [("left", &a.left, &b.left), ("right", &a.right, &b.right)] {
+        if let Some(at) = first_difference(x, y) {
+            return Err(format!("{what}: {name} differs at {} s of {}", at as f64 / RATE, x.len() as f64 / RATE));
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -71,7 +75,7 @@ fn block_sizes_do_not_change_a_sample() -> Outcome<()> {
     let whole = fresh(&score, 3 * SECOND, Blocks::Fixed(64), Pace::FlatOut, true)?;
     for blocks in [Blocks::Fixed(480), Blocks::Fixed(1_000), Blocks::Random(1), Blocks::Random(2)] {
         let cut = fresh(&score, 3 * SECOND, blocks, Pace::FlatOut, true)?;
-        assert_same(&whole, &cut, &format!("{blocks:?}"));
+        same(&whole, &cut, &format!("{blocks:?}"))?;
     }
     Ok(())
 }
@@ -82,57 +86,60 @@ fn live_equals_offline() -> Outcome<()> {
     let score = busy(&mut load()?, Score::playing())?;
     let offline = fresh(&score, 4 * SECOND, Blocks::Fixed(512), Pace::FlatOut, true)?;
     let hurried = fresh(&score, 4 * SECOND, Blocks::Fixed(512), Pace::FlatOut, false)?;
-    assert_same(&offline, &hurried, "as fast as it goes, but said to be real time");
-    // Live, the model has to be there when the host starts to play.
-    let mut host = load()?;
-    let mut player = host.activate(RATE, MAX_BLOCK)?;
-    let latency = host.latency()?;
-    player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
-    let span = 0..4 * SECOND + u64::from(latency);
-    let heard = player.play(&score, span, Blocks::Fixed(256), Pace::WallClock)?;
-    assert_same(&offline, &heard.compensated(latency as usize), "paced by the wall clock");
-    host.deactivate(player);
-    Ok(())
+    same(&offline, &hurried, "as fast as it goes, but said to be real time")?;
+    undisturbed(|| {
+        // Live, the model has to be there when the host starts to play.
+        let mut host = load()?;
+        let mut player = host.activate(RATE, MAX_BLOCK)?;
+        let latency = host.latency()?;
+        player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
+        let span = 0..4 * SECOND + u64::from(latency);
+        let heard = player.play(&score, span, Blocks::Fixed(256), Pace::WallClock)?;
+        host.deactivate(player);
+        same(&offline, &heard.compensated(latency as usize), "paced by the wall clock")
+    })
 }
 
 #[test]
 fn real_time_then_offline_then_real_time() -> Outcome<()> {
     let _turn = turn();
-    let mut host = load()?;
-    let score = busy(&mut host, Score::playing())?;
-    let mut heard = Vec::new();
-    for offline in [false, true, false] {
-        host.set_offline(offline)?;
-        let mut player = host.activate(RATE, MAX_BLOCK)?;
-        let latency = host.latency()?;
-        let pace = if offline { Pace::FlatOut } else { Pace::WallClock };
-        player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), pace)?;
-        let span = 0..3 * SECOND + u64::from(latency);
-        heard.push(player.play(&score, span, Blocks::Fixed(256), pace)?.compensated(latency as usize));
-        host.deactivate(player);
-    }
-    assert_same(&heard[0], &heard[1], "live, then bounced");
-    assert_same(&heard[0], &heard[2], "live again");
-    Ok(())
+    undisturbed(|| {
+        let mut host = load()?;
+        let score = busy(&mut host, Score::playing())?;
+        let mut heard = Vec::new();
+        for offline in [false, true, false] {
+            host.set_offline(offline)?;
+            let mut player = host.activate(RATE, MAX_BLOCK)?;
+            let latency = host.latency()?;
+            let pace = if offline { Pace::FlatOut } else { Pace::WallClock };
+            player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), pace)?;
+            let span = 0..3 * SECOND + u64::from(latency);
+            heard.push(player.play(&score, span, Blocks::Fixed(256), pace)?.compensated(latency as usize));
+            host.deactivate(player);
+        }
+        same(&heard[0], &heard[1], "live, then bounced")?;
+        same(&heard[0], &heard[2], "live again")
+    })
 }
 
 #[test]
 fn a_host_that_hurries_without_a_word_is_waited_for() -> Outcome<()> {
     let _turn = turn();
-    let mut host = load()?;
-    let score = busy(&mut host, Score::playing().stop(3 * SECOND))?;
-    let mut player = host.activate(RATE, MAX_BLOCK)?;
-    let latency = host.latency()?;
-    player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
-    let mut heard = Vec::new();
-    for pace in [Pace::WallClock, Pace::FlatOut, Pace::WallClock] {
-        let recording = player.play(&score, 0..4 * SECOND, Blocks::Fixed(256), pace)?;
-        heard.push(recording.compensated(latency as usize));
-    }
-    assert_same(&heard[0], &heard[1], "live, then as fast as it goes");
-    assert_same(&heard[0], &heard[2], "live again");
-    host.deactivate(player);
-    Ok(())
+    undisturbed(|| {
+        let mut host = load()?;
+        let score = busy(&mut host, Score::playing().stop(3 * SECOND))?;
+        let mut player = host.activate(RATE, MAX_BLOCK)?;
+        let latency = host.latency()?;
+        player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
+        let mut heard = Vec::new();
+        for pace in [Pace::WallClock, Pace::FlatOut, Pace::WallClock] {
+            let recording = player.play(&score, 0..4 * SECOND, Blocks::Fixed(256), pace)?;
+            heard.push(recording.compensated(latency as usize));
+        }
+        host.deactivate(player);
+        same(&heard[0], &heard[1], "live, then as fast as it goes")?;
+        same(&heard[0], &heard[2], "live again")
+    })
 }
 
 #[test]
@@ -161,25 +168,31 @@ fn every_wrap_of_a_loop_is_the_same_as_a_seek_to_its_start() -> Outcome<()> {
 #[test]
 fn a_hundred_wraps_of_a_bar_at_the_tight_setting_have_no_underrun() -> Outcome<()> {
     let _turn = turn();
-    let mut host = load()?;
-    host.set("latency", "tight")?;
-    let mut player = host.activate(RATE, 256)?;
-    let latency = u64::from(host.latency()?);
-    // One bar of 4/4 at 240 beats per minute.
-    let (bar, wraps) = (SECOND, 100);
-    player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
-    let score = Score::looping(0, bar, wraps);
-    let heard = player.play(&score, 0..wraps * bar + latency, Blocks::Fixed(256), Pace::WallClock)?;
-    let music = heard.compensated(latency as usize);
-    let gaps = measure::gaps(&music.left, RATE);
-    assert_eq!(gaps, [], "gaps (start, length) in samples");
-    let rounds: Vec<&[f32]> = music.left.chunks(bar as usize).collect();
-    assert!(measure::rms(rounds[0]) > 0.001);
-    for (index, round) in rounds.iter().enumerate().take(wraps as usize - 1) {
-        assert_eq!(first_difference(round, rounds[0]), None, "wrap {index}");
-    }
-    host.deactivate(player);
-    Ok(())
+    undisturbed(|| {
+        let mut host = load()?;
+        host.set("latency", "tight")?;
+        let mut player = host.activate(RATE, 256)?;
+        let latency = u64::from(host.latency()?);
+        // One bar of 4/4 at 240 beats per minute.
+        let (bar, wraps) = (SECOND, 100);
+        player.play(&Score::stopped(), 0..SECOND, Blocks::Fixed(256), Pace::WallClock)?;
+        let score = Score::looping(0, bar, wraps);
+        let heard = player.play(&score, 0..wraps * bar + latency, Blocks::Fixed(256), Pace::WallClock)?;
+        host.deactivate(player);
+        let music = heard.compensated(latency as usize);
+        let gaps = measure::gaps(&music.left, RATE);
+        if !gaps.is_empty() {
+            return Err(format!("{} gaps (start, length) in samples: {gaps:?}", gaps.len()));
+        }
+        let rounds: Vec<&[f32]> = music.left.chunks(bar as usize).collect();
+        if measure::rms(rounds[0]) < 0.001 {
+            return Err("silent".to_owned());
+        }
+        match rounds.iter().take(wraps as usize - 1).position(|round| first_difference(round, rounds[0]).is_some()) {
+            Some(wrap) => Err(format!("wrap {wrap} differs from the first")),
+            None => Ok(()),
+        }
+    })
 }
 
 #[test]

@@ -40,7 +40,7 @@ def main():
         # One value per sample; a step at each point.
         curve = np.zeros(length, np.float32)
         for sample, value in points:
-            curve[sample:] = value
+            curve[int(sample):] = value
         plugin.set_automation(parameter_index(plugin, name), curve)
     if options.midi:
         plugin.load_midi(options.midi, beats=False)

@@ -102,7 +102,11 @@ mod watched {
             audio.join().map_err(|_| "the audio thread panicked".to_owned())?
         })?;
         println!("slowest process: {:.3} ms", player.slowest.as_secs_f64() * 1e3);
-        println!("gaps: {}", measure::gaps(&heard, RATE).len());
+        let gaps = measure::gaps(&heard, RATE);
+        println!("gaps: {}", gaps.len());
+        for (start, length) in gaps {
+            println!("gap at {:.3} s, {:.1} ms", start as f64 / RATE, length as f64 / RATE * 1e3);
+        }
         println!("rms: {:.4}", measure::rms(&heard));
         host.deactivate(player);
         Ok(())
