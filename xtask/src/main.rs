@@ -52,6 +52,9 @@ enum Command {
     /// Learn directions for a checkpoint.
     #[command(disable_help_flag = true)]
     Learn(Rest),
+    /// Measure steering on whole prompts and seeds, outside any host.
+    #[command(disable_help_flag = true)]
+    Evaluate(Rest),
     /// Render the training music or the notes that learning listens to.
     #[command(disable_help_flag = true)]
     Dataset(Rest),
@@ -101,6 +104,7 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
             Ok((Some(installed.report()), ExitCode::SUCCESS))
         }
         Command::Render(rest) => program(&workspace, "tiller-render", rest, arguments.json),
+        Command::Evaluate(rest) => program(&workspace, "tiller-evaluate", rest, arguments.json),
         Command::Learn(rest) => {
             setup::packages(&[setup::SOUND_FONT])?;
             program(&workspace, "tiller-learn", rest, arguments.json)
