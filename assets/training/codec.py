@@ -42,6 +42,34 @@ def evaluate(model: EncodecModel, clips: Clips, loss: Reconstruction, count: int
     return {name: float(value) for name, value in figures.items()}
 
 
+@torch.no_grad()
+def initialise(model: EncodecModel, audio: torch.Tensor) -> None:
+    """Weight norm's data-dependent start (Salimans and Kingma, 2016): every convolution gives unit variance.
+
+    transformers' own initialisation does not reach weights under a parametrisation, and with PyTorch's default gain
+    the signal dies on its way through the encoder: the latent is a constant, and training never leaves that state.
+    """
+
+    def scale(name: str):
+        target = 0.1 if name.endswith(f"decoder.layers.{len(model.decoder.layers) - 1}.conv") else 1.0
+        target = 0.3 if name.endswith("block.3.conv") else target
+
+        def hook(module, _, output):
+            deviation = (output - module.bias[:, None]).std().clamp_min(1e-6)
+            module.parametrizations.weight.original0.mul_(target / deviation)
+            shifted = (output - module.bias[:, None]) * (target / deviation)
+            module.bias.zero_()
+            return shifted
+
+        return hook
+
+    kinds = (torch.nn.Conv1d, torch.nn.ConvTranspose1d)
+    hooks = [m.register_forward_hook(scale(name)) for name, m in model.named_modules() if isinstance(m, kinds)]
+    model.decoder(model.encoder(audio))
+    for hook in hooks:
+        hook.remove()
+
+
 def save(path: Path, state: dict) -> None:
     """Beside, then renamed: a kill in the middle loses nothing."""
     torch.save(state, path.with_suffix(".new"))
@@ -54,7 +82,7 @@ def main() -> None:
     parser.add_argument("--valid", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="directory for codec.pt")
     parser.add_argument("--minutes", type=float, default=25.0, help="training time in all, evaluation left out")
-    parser.add_argument("--warm-steps", type=int, default=800)
+    parser.add_argument("--warm-steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--segment", type=int, default=32 * architecture.HOP)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -69,13 +97,15 @@ def main() -> None:
     path = arguments.out / "codec.pt"
     arguments.out.mkdir(parents=True, exist_ok=True)
     step, spent, quantised = 0, 0.0, False
+    budget, saved, shown = arguments.minutes * 60.0, time.monotonic(), {}
     if path.exists():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         step, spent, quantised = state["step"], state["spent"], state["quantised"]
         print(f"resumed at step {step}, {spent / 60:.1f} min", flush=True)
-    budget, saved, shown = arguments.minutes * 60.0, time.monotonic(), {}
+    else:
+        initialise(model, train.random_segments(np.random.default_rng(1), 16, arguments.segment))
     while spent < budget:
         began = time.monotonic()
         generator = np.random.default_rng((2, step))
@@ -97,8 +127,10 @@ def main() -> None:
             latent = latent + 0.05 * latent.detach().std() * torch.randn_like(latent)
             commitment = torch.zeros(())
         decoded = model.decoder(latent)[..., : audio.shape[-1]]
-        losses = loss(decoded[:, 0].float(), audio[:, 0])
-        total = losses["mel"] + losses["magnitude"] + 0.5 * losses["wave"] + 0.5 * commitment
+        losses = loss(decoded[:, 0], audio[:, 0])
+        # Phase first: with spectra weighing as much from the start the decoder makes shaped noise and stays there.
+        spectra = 0.05 + 0.45 * min(1.0, max(0.0, (step - 200) / 300))
+        total = 2.0 * losses["wave"] + spectra * (losses["mel"] + losses["magnitude"]) + 0.5 * commitment
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -107,7 +139,7 @@ def main() -> None:
         spent += time.monotonic() - began
         for name, value in {**losses, "commitment": commitment}.items():
             shown[name] = 0.98 * shown.get(name, float(value.detach())) + 0.02 * float(value.detach())
-        if step % 100 == 0:
+        if step % 50 == 0:
             text = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
             print(f"step {step} {spent / 60:.1f} min {text}", flush=True)
         if step % 1000 == 0 and quantised:

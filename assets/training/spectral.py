@@ -23,7 +23,7 @@ def mel_matrix(window: int, bands: int) -> torch.Tensor:
 
 
 class Reconstruction(nn.Module):
-    """Sum of relative waveform L1, relative magnitude L1 and log-mel L1; inputs `[batch, samples]`."""
+    """Waveform error over power, relative magnitude L1 and log-mel L1; inputs `[batch, samples]`."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class Reconstruction(nn.Module):
         return (magnitude @ getattr(self, f"mel_{window}") + FLOOR).log()
 
     def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        losses = {"wave": (estimate - target).abs().mean() / target.abs().mean().clamp_min(1e-4)}
+        losses = {"wave": ((estimate - target).square().mean(1) / target.square().mean(1).clamp_min(1e-6)).mean()}
         losses["mel"], losses["magnitude"] = 0.0, 0.0
         for window in WINDOWS:
             with torch.no_grad():
