@@ -32,11 +32,13 @@ pub struct Workspace {
     pub root: PathBuf,
     /// cargo's target folder, wherever the user has put it.
     pub target: PathBuf,
+    /// Our stdout carries one JSON object: what cargo writes there goes to stderr.
+    json: bool,
 }
 
 impl Workspace {
     /// Asks cargo, so that `CARGO_TARGET_DIR` and configuration files count.
-    pub fn find() -> Outcome<Self> {
+    pub fn find(json: bool) -> Outcome<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default();
         let output = cargo_command(&root)
             .args(["metadata", "--format-version", "1", "--no-deps"])
@@ -46,13 +48,14 @@ impl Workspace {
         let metadata: Value = serde_json::from_slice(&output.stdout)
             .map_err(|e| format!("cargo metadata in {} gave no JSON: {e}", root.display()))?;
         let target = metadata["target_directory"].as_str().ok_or("cargo metadata names no target_directory")?;
-        Ok(Self { target: PathBuf::from(target), root })
+        Ok(Self { target: PathBuf::from(target), root, json })
     }
 
-    /// Runs cargo with its stdout on our stderr, so that our stdout stays ours. An exit code other than 0 is an error.
+    /// Runs cargo. An exit code other than 0 is an error.
     pub fn cargo(&self, arguments: &[&str]) -> Outcome<()> {
         eprintln!("> cargo {}", arguments.join(" "));
-        let status = cargo_command(&self.root).args(arguments).stdout(std::io::stderr()).status();
+        let stdout = if self.json { Stdio::from(std::io::stderr()) } else { Stdio::inherit() };
+        let status = cargo_command(&self.root).args(arguments).stdout(stdout).status();
         succeeded(status, &format!("cargo {}", arguments.join(" ")))
     }
 

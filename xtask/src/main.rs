@@ -88,7 +88,7 @@ fn main() -> ExitCode {
 
 /// The JSON object to print, unless the command's own program has printed it, and the exit code.
 fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
-    let workspace = Workspace::find()?;
+    let workspace = Workspace::find(arguments.json)?;
     match &arguments.command {
         Command::Demo(options) => Ok((None, demo::run(&workspace, options, arguments.json)?)),
         Command::Test(options) => Ok((Some(check::run(&workspace, options)?), ExitCode::SUCCESS)),
