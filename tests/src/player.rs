@@ -1,6 +1,7 @@
 //! The audio thread's end of the test host: blocks of any size, events at sample offsets, a transport, paced by the
 //! wall clock or flat out. Nothing in `block` allocates once the buffers have grown, so that it can run under RTSan.
 
+use std::iter::Empty;
 use std::time::{Duration, Instant};
 
 use clack_host::events::event_types::TransportEvent;
@@ -57,6 +58,9 @@ pub struct Watch {
     /// After.
     pub exit: fn(),
 }
+
+/// A port that an instrument does not have; clack wants its type all the same.
+type NoInput = AudioPortBuffer<Empty<InputChannel<'static, f32>>, Empty<InputChannel<'static, f64>>>;
 
 /// The audio thread's end of one active instance.
 pub struct Player {
@@ -181,8 +185,7 @@ impl Player {
     }
 
     fn process(&mut self, length: usize, transport: Option<&TransportEvent>) -> Outcome<()> {
-        let no_input: [AudioPortBuffer<std::iter::Empty<InputChannel<f32>>, std::iter::Empty<InputChannel<f64>>>; 0] =
-            [];
+        let no_input: [NoInput; 0] = [];
         let inputs = self.inputs.with_input_buffers(no_input);
         let mut outputs = self.outputs.with_output_buffers([AudioPortBuffer {
             latency: 0,
