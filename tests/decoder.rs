@@ -183,7 +183,7 @@ fn text_states_hidden_states_and_logits_are_transformers() {
         let mut scratch = Scratch::new(&rig.decoder, rows.len());
         let mut states = vec![0.0; blocks * positions * hidden];
         let mut observe = |block: usize, row: usize, output: &[f32]| {
-            if row % 2 == 0 {
+            if row.is_multiple_of(2) {
                 states[(block * positions + row / 2) * hidden..][..hidden].copy_from_slice(output);
             }
         };

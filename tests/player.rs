@@ -115,7 +115,7 @@ fn reference(model: &Model, prompt: &Prompt, controls: &[ControlFrame], window: 
         let last = rows.len() - 2;
         let control = control(step);
         let mut column = [decoder.pad(); MAX_CODEBOOKS];
-        for codebook in 0..decoder.codebooks() {
+        for (codebook, code) in column.iter_mut().enumerate().take(decoder.codebooks()) {
             let delay = pattern.delay(codebook);
             if step < delay || step - delay >= frames {
                 continue;
@@ -127,7 +127,7 @@ fn reference(model: &Model, prompt: &Prompt, controls: &[ControlFrame], window: 
                 guidance: control.guidance,
                 top_k: control.top_k as usize,
             };
-            column[codebook] = sampler.sample(c, u, &sampling, control.seed, control.index, codebook);
+            *code = sampler.sample(c, u, &sampling, control.seed, control.index, codebook);
         }
         columns.push(column);
     }
@@ -255,8 +255,7 @@ fn gain_ramps_over_its_own_frame_and_bypass_is_silence() {
     let mut moved = plain.clone();
     moved[12..].iter_mut().for_each(|control| control.gain = 0.5);
     moved[20..].iter_mut().for_each(|control| control.bypass = true);
-    let mut play =
-        |controls: &[ControlFrame]| play(&mut Player::new(model.clone(), prompt.clone(), None), controls).audio;
+    let play = |controls: &[ControlFrame]| play(&mut Player::new(model.clone(), prompt.clone(), None), controls).audio;
     let (plain, moved) = (play(&plain), play(&moved));
     let frame = |audio: &[f32], frame: usize| audio[frame * samples * CHANNELS..][..samples * CHANNELS].to_vec();
     assert_eq!(frame(&plain, 11), frame(&moved, 11));

@@ -125,7 +125,7 @@ impl Piece {
         if step > base {
             let sampled = &self.step(step - 1).column;
             for (codebook, code) in column.iter_mut().enumerate().take(self.pattern.codebooks()) {
-                if step - 1 >= base + self.pattern.delay(codebook) as u32 {
+                if step > base + self.pattern.delay(codebook) as u32 {
                     *code = sampled[codebook];
                 }
             }

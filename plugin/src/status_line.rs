@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(line.tone, Tone::Warning);
         assert!(line.text.starts_with("1 late frame, 4 skipped") && line.text.contains("\"wait\""), "{}", line.text);
         let fine = Readings { sounding: true, latency_ms: 192.6, ..quiet };
-        let line = status_line(&status(State::Ready, "", 3.14), &fine, "", "");
+        let line = status_line(&status(State::Ready, "", 3.12), &fine, "", "");
         assert_eq!(line.text, "Playing, 3.1 x real time, latency 193 ms, no gaps");
         assert_eq!(status_line(&status(State::Ready, "", 3.0), &fine, "", "newer").text, "newer");
     }

@@ -145,7 +145,7 @@ mod tests {
     fn neighbouring_counters_are_not_correlated() {
         let n = 50_000;
         let correlation = |pair: &dyn Fn(u32) -> (f64, f64)| -> f64 {
-            (0..n).map(|i| pair(i)).map(|(a, b)| (a - 0.5) * (b - 0.5) * 12.0).sum::<f64>() / f64::from(n)
+            (0..n).map(pair).map(|(a, b)| (a - 0.5) * (b - 0.5) * 12.0).sum::<f64>() / f64::from(n)
         };
         let bound = 5.0 / f64::from(n).sqrt();
         assert!(correlation(&|i| (uniform(1, i, 0), uniform(1, i + 1, 0))).abs() < bound);

@@ -209,10 +209,9 @@ fn sampling(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>) {
         ui.horizontal(|ui| ui.button("New seed").on_hover_text("Another piece from the same settings.").clicked());
     if pressed.inner {
         // The clock's fraction is random enough for a dice button.
-        let nanos = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.subsec_nanos() / 1_000);
-        let seed = params.seed.preview_normalized((nanos % 10_000) as i32);
+        let micros =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_micros());
+        let seed = params.seed.preview_normalized((micros % 10_000) as i32);
         slider::once(setter, &params.seed, seed);
     }
 }
