@@ -39,7 +39,12 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
             workspace.cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
         })?;
     }
-    stage("bundle", &|| bundle::bundle(workspace, Profile::Dev).map(|bundles| bundles.say("bundled")))?;
+    stage("build", &|| {
+        workspace.cargo(&["build", "--workspace"])?;
+        // Whatever the tests make cargo build anew is built before the bundle, which must not be older than the library.
+        workspace.cargo(&["test", "--workspace", "--no-run"])?;
+        bundle::from_library(workspace, Profile::Dev).map(|bundles| bundles.say("bundled"))
+    })?;
     stage("tests", &|| {
         let mut line = vec!["test", "--workspace"];
         line.extend(options.filter.as_deref());
