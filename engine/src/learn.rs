@@ -1,6 +1,7 @@
 //! Learning directions for a frozen checkpoint from labelled audio: what MusicRFM does offline (`method.md` 1 to 3), with
 //! the engine's own codec and decoder. Worker threads; hours on a large checkpoint, so everything reports progress.
 
+pub mod calibration;
 pub mod listener;
 pub mod mean;
 pub mod notes;

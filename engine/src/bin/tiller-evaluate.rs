@@ -27,6 +27,9 @@ struct Arguments {
     /// Length of a piece in seconds.
     #[arg(long, default_value_t = 6.0)]
     seconds: f64,
+    /// When steering is switched on, in seconds; only what comes after it is heard.
+    #[arg(long, default_value_t = 0.0)]
+    onset: f64,
     /// First seed.
     #[arg(long, default_value_t = 0)]
     seed_base: u32,
@@ -49,6 +52,7 @@ fn run(arguments: &Arguments, strengths: &[f32]) -> Result<Vec<Point>, Dominance
         strengths,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        onset: arguments.onset,
         seed_base: arguments.seed_base,
         guidance: arguments.guidance,
     };

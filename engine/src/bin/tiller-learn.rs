@@ -2,15 +2,17 @@
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tiller_engine::checkpoint::CheckpointSource;
 use tiller_engine::dataset::notes::NOTE_PROGRAMS;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
-use tiller_engine::learn::LearnError;
+use tiller_engine::handle::ModelSource;
+use tiller_engine::learn::calibration::calibrate;
 use tiller_engine::learn::listener::Listener;
 use tiller_engine::learn::notes::{self, Learned, Request};
-use tiller_engine::model::NOTES_FILE;
+use tiller_engine::model::{Model, NOTES_FILE};
 
 /// Learns steering directions for a MusicGen checkpoint.
 #[derive(Parser)]
@@ -34,9 +36,9 @@ struct Arguments {
     /// Instruments to learn from: fewer are faster and less sure.
     #[arg(long, default_value_t = NOTE_PROGRAMS.len(), value_parser = instruments)]
     instruments: usize,
-    /// What strength 1 injects, as a fraction of each block's mean norm.
-    #[arg(long, default_value_t = 0.45)]
-    full_dose: f32,
+    /// What strength 1 injects, as a fraction of each block's mean norm; without it, calibrated by playing.
+    #[arg(long)]
+    full_dose: Option<f32>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -61,7 +63,7 @@ fn instruments(text: &str) -> Result<usize, String> {
     }
 }
 
-fn run(arguments: &Arguments, out: &PathBuf) -> Result<Learned, LearnError> {
+fn run(arguments: &Arguments, out: &PathBuf) -> Result<Learned, Box<dyn Error>> {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     let loading = ProgressBar::new(100).with_message("loading (%)").with_style(style.clone());
@@ -70,14 +72,14 @@ fn run(arguments: &Arguments, out: &PathBuf) -> Result<Learned, LearnError> {
     loading.finish_and_clear();
 
     let mut request = Request::new(&arguments.soundfont);
-    request.full_dose = arguments.full_dose;
+    request.full_dose = arguments.full_dose.unwrap_or(1.0);
     // Spread over the families of instruments rather than the first few.
     let spread = |i: usize| NOTE_PROGRAMS[i * NOTE_PROGRAMS.len() / arguments.instruments];
     let programs: Vec<u8> = (0..arguments.instruments).map(spread).collect();
     request.programs = &programs;
 
-    let listening = ProgressBar::new(0).with_message("listening to notes").with_style(style);
-    let learned = match (arguments.concepts, arguments.method) {
+    let listening = ProgressBar::new(0).with_message("listening to notes").with_style(style.clone());
+    let mut learned = match (arguments.concepts, arguments.method) {
         (Concepts::Notes, Method::Mean) => notes::learn(&listener, &request, &|done, all| {
             listening.set_length(all as u64);
             listening.set_position(done as u64);
@@ -85,13 +87,29 @@ fn run(arguments: &Arguments, out: &PathBuf) -> Result<Learned, LearnError> {
     };
     listening.finish_and_clear();
     learned.directions.write(out)?;
+    if arguments.full_dose.is_none() {
+        let playing = ProgressBar::new(0).with_message("finding the full dose").with_style(style);
+        let model = Model::load(&ModelSource::Directory(arguments.checkpoint.clone()), &|_| ())?;
+        calibrate(&model, &mut learned.directions, &|done, all| {
+            playing.set_length(all as u64);
+            playing.set_position(done as u64);
+        })?;
+        playing.finish_and_clear();
+        learned.directions.write(out)?;
+    }
     Ok(learned)
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !(arguments.full_dose > 0.0 && arguments.full_dose.is_finite()) {
-        eprintln!("tiller-learn: --full-dose must be above 0");
+    if arguments.full_dose.is_some_and(|dose| dose.is_nan() || dose <= 0.0 || dose > 2.0) {
+        eprintln!("tiller-learn: --full-dose must be above 0 and at most 2");
+        return ExitCode::FAILURE;
+    }
+    if arguments.full_dose.is_none() && arguments.out.is_some() {
+        eprintln!(
+            "tiller-learn: calibration plays what lies in the checkpoint's directory: give --full-dose with --out"
+        );
         return ExitCode::FAILURE;
     }
     let out = arguments.out.clone().unwrap_or_else(|| arguments.checkpoint.join(NOTES_FILE));
@@ -121,6 +139,7 @@ fn main() -> ExitCode {
         let blocks: Vec<String> = learned.accuracy.iter().map(percent).collect();
         println!("{} notes heard, {} written", learned.clips, out.display());
         println!("notes named right by block, instrument left out, in % (chance 8): {}", blocks.join(" "));
+        println!("strength 1 injects {} of each block's mean norm", directions.full_dose);
     }
     ExitCode::SUCCESS
 }

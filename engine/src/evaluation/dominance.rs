@@ -8,6 +8,7 @@ use crate::link::CHANNELS;
 use crate::model::Model;
 use crate::player::Player;
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,7 +30,7 @@ pub enum DominanceError {
         notice: String,
     },
     /// Nothing was asked for.
-    #[error("at least one prompt, one strength, one round and one second are needed")]
+    #[error("at least one prompt, one strength, one round, and a length beyond the onset are needed")]
     Nothing,
 }
 
@@ -44,6 +45,8 @@ pub struct Protocol<'a> {
     pub rounds: usize,
     /// Length of a piece in seconds.
     pub seconds: f64,
+    /// When steering is switched on, in seconds; only what comes after it is heard. 0 steers from the first frame.
+    pub onset: f64,
     /// First seed; every piece of a strength has its own.
     pub seed_base: u32,
     /// Guidance scale.
@@ -97,7 +100,8 @@ pub fn sweep(
 ) -> Result<Vec<Point>, DominanceError> {
     let format = model.format();
     let frames = (protocol.seconds * f64::from(format.model_rate) / format.frame_samples as f64).round() as u32;
-    if protocol.prompts.is_empty() || protocol.strengths.is_empty() || protocol.rounds == 0 || frames == 0 {
+    let onset = (protocol.onset.max(0.0) * f64::from(format.model_rate) / format.frame_samples as f64).round() as u32;
+    if protocol.prompts.is_empty() || protocol.strengths.is_empty() || protocol.rounds == 0 || frames <= onset {
         return Err(DominanceError::Nothing);
     }
     if model.notes().is_none() && protocol.strengths.iter().any(|s| *s != 0.0) {
@@ -126,9 +130,10 @@ pub fn sweep(
                 },
                 ..ControlFrame::new(1, 0)
             };
-            let mono = generate(model, prompt, control, frames)?;
+            let mono = generate(model, prompt, control, onset..frames)?;
+            let heard = mono.get(onset as usize * format.frame_samples..).unwrap_or(&[]);
             let mut ear = Chroma::new(f64::from(format.model_rate))?;
-            let heard = listen(&mut ear, task, &mono, format.frame_samples);
+            let heard = listen(&mut ear, task, heard, format.frame_samples);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, tasks.len());
             Ok(heard)
         })
@@ -138,21 +143,22 @@ pub fn sweep(
         .collect())
 }
 
-/// Plays one piece from its anchor to its end under one control value; both channels averaged.
+/// Plays one piece from its anchor to the end of `steered`, with the lanes on within `steered`; both channels averaged.
 fn generate(
     model: &Arc<Model>,
     prompt: Arc<crate::text::Prompt>,
     control: ControlFrame,
-    frames: u32,
+    steered: Range<u32>,
 ) -> Result<Vec<f32>, EngineError> {
     let mut player = Player::new(model.clone(), prompt, None);
-    let mut mono = Vec::with_capacity(frames as usize * model.format().frame_samples);
+    let mut mono = Vec::with_capacity(steered.end as usize * model.format().frame_samples);
     let mut sink =
         |_, audio: &[f32]| mono.extend(audio.chunks_exact(CHANNELS).map(|s| s.iter().sum::<f32>() / CHANNELS as f32));
-    for index in 0..frames {
-        player.answer(&ControlFrame { index, ..control }, &mut sink)?;
+    for index in 0..steered.end {
+        let lanes = if steered.contains(&index) { control.lanes } else { Lanes::OFF };
+        player.answer(&ControlFrame { index, lanes, ..control }, &mut sink)?;
     }
-    player.answer(&ControlFrame::end(control.piece, frames), &mut sink)?;
+    player.answer(&ControlFrame::end(control.piece, steered.end), &mut sink)?;
     while player.is_flushing() {
         player.flush(&mut sink)?;
     }
