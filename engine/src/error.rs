@@ -21,7 +21,9 @@ pub enum EngineError {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// The model made numbers that are not finite.
-    #[error("{model} made numbers that are not finite; its weights are damaged or it is steered too hard: load it again")]
+    #[error(
+        "{model} made numbers that are not finite; its weights are damaged or it is steered too hard: load it again"
+    )]
     NotFinite { model: String },
     /// A thread could not be started.
     #[error("the engine's thread could not be started: {0}")]

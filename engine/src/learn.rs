@@ -27,7 +27,9 @@ pub enum LearnError {
     #[error(transparent)]
     Directions(#[from] DirectionsError),
     /// The checkpoint's codec runs at a rate that nothing is rendered at.
-    #[error("{checkpoint} has a codec at {found} Hz, but learning renders at {expected} Hz; choose a checkpoint at that rate")]
+    #[error(
+        "{checkpoint} has a codec at {found} Hz, but learning renders at {expected} Hz; choose a checkpoint at that rate"
+    )]
     SampleRate {
         /// Name of the checkpoint.
         checkpoint: String,
@@ -37,7 +39,9 @@ pub enum LearnError {
         expected: usize,
     },
     /// The model made numbers that are not finite.
-    #[error("{checkpoint} made numbers that are not finite in block {block}; its weights are damaged: download it again")]
+    #[error(
+        "{checkpoint} made numbers that are not finite in block {block}; its weights are damaged: download it again"
+    )]
     NotFinite {
         /// Name of the checkpoint.
         checkpoint: String,

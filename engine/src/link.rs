@@ -159,6 +159,13 @@ impl Drop for Link {
     }
 }
 
+impl Drop for RunnerLink {
+    /// Nobody will answer any more (another audio end took the place of this one): every wait ends.
+    fn drop(&mut self) {
+        self.set_dead(true);
+    }
+}
+
 impl RunnerLink {
     /// The clock that this link was made for.
     pub fn format(&self) -> StreamFormat {
@@ -232,6 +239,14 @@ mod tests {
         assert_eq!(audio.receive(&mut samples), Some(header));
         assert_eq!(samples, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(audio.receive(&mut samples), None);
+    }
+
+    #[test]
+    fn an_end_without_a_runner_is_dead() {
+        let (audio, runner) = link(StreamFormat::PUBLISHED, 2);
+        assert!(!audio.is_dead());
+        drop(runner);
+        assert!(audio.is_dead());
     }
 
     #[test]

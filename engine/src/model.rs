@@ -205,7 +205,8 @@ fn lookahead_samples(codec: &CodecConfig) -> usize {
         per_sample /= ratio;
         // Transposed convolution with kernel 2 r and stride r: of the r surplus samples, what is not trimmed right is
         // trimmed left, and delays the output by as much.
-        let trimmed = if codec.use_causal_conv { (*ratio as f64 * codec.trim_right_ratio).ceil() as usize } else { ratio / 2 };
+        let trimmed =
+            if codec.use_causal_conv { (*ratio as f64 * codec.trim_right_ratio).ceil() as usize } else { ratio / 2 };
         total += (ratio - trimmed.min(*ratio)) * per_sample;
         for layer in 0..codec.num_residual_layers {
             let dilation = codec.dilation_growth_rate.pow(layer as u32);

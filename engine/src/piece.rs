@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::codec::{CodecDecoder, CodecError, DecoderStream};
 use crate::control::{ControlFrame, Lanes};
-use crate::decoder::{Decoder, MAX_CODEBOOKS};
 use crate::decoder::delay_pattern::DelayPattern;
+use crate::decoder::{Decoder, MAX_CODEBOOKS};
 use crate::link::{CHANNELS, FrameHeader};
 
 /// Where answers go: the header, then `frame_samples * CHANNELS` interleaved samples.

@@ -317,7 +317,14 @@ impl Player {
         let sampling = Sampling { temperature: last.temperature, guidance: last.guidance, top_k: last.top_k as usize };
         let draw = |codebook: usize| {
             let range = codebook * vocab..(codebook + 1) * vocab;
-            sampler.sample(&conditional[range.clone()], &unconditional[range], &sampling, last.seed, last.index, codebook)
+            sampler.sample(
+                &conditional[range.clone()],
+                &unconditional[range],
+                &sampling,
+                last.seed,
+                last.index,
+                codebook,
+            )
         };
         Ok(piece.take(draw, sink)?)
     }

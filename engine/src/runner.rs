@@ -58,7 +58,17 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(orders: Receiver<Order>, status: Arc<StatusCell>) -> Self {
-        Self { orders, status, link: None, player: None, ready: Vec::new(), prompt: 0, dead: true, frame_seconds: 0.0, stopping: false }
+        Self {
+            orders,
+            status,
+            link: None,
+            player: None,
+            ready: Vec::new(),
+            prompt: 0,
+            dead: true,
+            frame_seconds: 0.0,
+            stopping: false,
+        }
     }
 
     /// The thread's body; returns when told to stop or when every sender is gone.
@@ -129,7 +139,8 @@ impl Runner {
         // Without a player the frames stay in the queue: the audio thread counts and skips them when they are late.
         let Some(player) = &self.player else { return false };
         if player.model().format() != link.format() {
-            self.status.set_notice("the new model has another frame clock: stop and start the host's audio engine".to_owned());
+            self.status
+                .set_notice("the new model has another frame clock: stop and start the host's audio engine".to_owned());
             link.set_dead(true);
             return false;
         }

@@ -50,11 +50,14 @@ impl TextEncoder {
     ///
     /// # Errors
     /// A tokenizer that does not parse; a missing, mis-shaped or non-float tensor, by name.
-    pub fn load(weights: &Weights, config: &TextConfig, tokenizer: &Bytes, file: &str) -> Result<Self, CheckpointError> {
-        let refused = |error: tokenizers::Error| CheckpointError::Tokenizer {
-            file: file.to_owned(),
-            reason: error.to_string(),
-        };
+    pub fn load(
+        weights: &Weights,
+        config: &TextConfig,
+        tokenizer: &Bytes,
+        file: &str,
+    ) -> Result<Self, CheckpointError> {
+        let refused =
+            |error: tokenizers::Error| CheckpointError::Tokenizer { file: file.to_owned(), reason: error.to_string() };
         let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(refused)?;
         // Settings of whoever saved the file: one prompt needs no padding, and the reference truncates nothing.
         tokenizer.with_padding(None);
@@ -68,10 +71,8 @@ impl TextEncoder {
     /// # Errors
     /// A prompt that is too long or that the tokenizer refuses.
     pub fn encode(&self, text: &str) -> Result<TextStates, TextError> {
-        let encoding = self
-            .tokenizer
-            .encode(text, true)
-            .map_err(|error| TextError::Tokenizer { reason: error.to_string() })?;
+        let encoding =
+            self.tokenizer.encode(text, true).map_err(|error| TextError::Tokenizer { reason: error.to_string() })?;
         let mut ids = encoding.get_ids().to_vec();
         if ids.is_empty() {
             ids.push(self.eos);

@@ -78,7 +78,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     control.lanes.strength = 1.0;
     let mut moves = vec![Move { seconds: 0.0, control }];
     for text in &arguments.moves {
-        let (seconds, assignments) = text.split_once(':').ok_or_else(|| format!("`{text}` is not SECONDS:KEY=VALUE,..."))?;
+        let (seconds, assignments) =
+            text.split_once(':').ok_or_else(|| format!("`{text}` is not SECONDS:KEY=VALUE,..."))?;
         let seconds: f64 = seconds.parse().map_err(|_| format!("`{seconds}` is no time in seconds"))?;
         for assignment in assignments.split(',') {
             apply(&mut control, assignment)?;

@@ -19,10 +19,14 @@ pub enum DirectionsError {
     #[error("directions {file} is no safetensors file ({why}); learn the directions again with `cargo xtask learn`")]
     Malformed { file: String, why: String },
     /// A metadata key is missing or has another value.
-    #[error("directions {file}: metadata `{key}` should be {expected}, found {found}; learn the directions again with `cargo xtask learn`")]
+    #[error(
+        "directions {file}: metadata `{key}` should be {expected}, found {found}; learn the directions again with `cargo xtask learn`"
+    )]
     Metadata { file: String, key: &'static str, expected: String, found: String },
     /// A tensor is missing or has another shape.
-    #[error("directions {file}: tensor `{tensor}` should be {expected}, found {found}; learn the directions again with `cargo xtask learn`")]
+    #[error(
+        "directions {file}: tensor `{tensor}` should be {expected}, found {found}; learn the directions again with `cargo xtask learn`"
+    )]
     Shape { file: String, tensor: &'static str, expected: String, found: String },
     /// The file was learned on another checkpoint.
     #[error(
@@ -64,7 +68,8 @@ pub struct Directions {
 impl Directions {
     /// Reads a file's bytes; `file` names it in errors.
     pub fn from_bytes(bytes: &[u8], file: &str) -> Result<Self, DirectionsError> {
-        let malformed = |why: &dyn std::fmt::Display| DirectionsError::Malformed { file: file.to_owned(), why: why.to_string() };
+        let malformed =
+            |why: &dyn std::fmt::Display| DirectionsError::Malformed { file: file.to_owned(), why: why.to_string() };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(&e))?;
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| malformed(&e))?;
         let empty = HashMap::new();
@@ -109,7 +114,8 @@ impl Directions {
         }
         let read = |tensor: &'static str, expected: &[usize]| -> Result<Vec<f32>, DirectionsError> {
             let found = shape(tensor);
-            let view = tensors.tensor(tensor).map_err(|_| shape_error(file, tensor, &format!("{expected:?}"), &found))?;
+            let view =
+                tensors.tensor(tensor).map_err(|_| shape_error(file, tensor, &format!("{expected:?}"), &found))?;
             if found != expected || view.dtype() != Dtype::F32 {
                 return Err(shape_error(file, tensor, &format!("{expected:?} in f32"), &found));
             }
@@ -153,7 +159,8 @@ impl Directions {
             ("norm", vec![self.blocks], bytes(&self.block_norms)),
             ("score", vec![self.classes.len(), self.blocks], bytes(&self.scores)),
         ];
-        let malformed = |e: safetensors::SafeTensorError| DirectionsError::Malformed { file: file.clone(), why: e.to_string() };
+        let malformed =
+            |e: safetensors::SafeTensorError| DirectionsError::Malformed { file: file.clone(), why: e.to_string() };
         let mut views = Vec::new();
         for (name, shape, data) in &tensors {
             views.push((*name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(malformed)?));
@@ -176,7 +183,14 @@ impl Directions {
     }
 
     /// Refuses directions of another checkpoint, or of other sizes, naming both.
-    pub fn check(&self, file: &str, name: &str, hash: &str, blocks: usize, hidden: usize) -> Result<(), DirectionsError> {
+    pub fn check(
+        &self,
+        file: &str,
+        name: &str,
+        hash: &str,
+        blocks: usize,
+        hidden: usize,
+    ) -> Result<(), DirectionsError> {
         if self.checkpoint_hash != hash {
             return Err(DirectionsError::OtherCheckpoint {
                 file: file.to_owned(),
