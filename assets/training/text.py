@@ -4,6 +4,7 @@ Trained on the generator's prompts and on a list of words that people use about 
 character in the alphabet, so that any English prompt tokenises without <unk>.
 """
 
+import argparse
 import json
 import string
 from pathlib import Path
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import T5TokenizerFast
 
 from architecture import TEXT_VOCABULARY
+from music import Clips
 
 INSTRUMENTS = (
     "piano, grand piano, electric piano, rhodes, harpsichord, celesta, music box, vibraphone, marimba, xylophone, "
@@ -98,3 +100,17 @@ def load(directory: Path) -> Tokenizer:
 def published(directory: Path) -> T5TokenizerFast:
     """The tokenizer as transformers reads the directory, for checks against `load`."""
     return T5TokenizerFast.from_pretrained(directory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the clips whose prompts the vocabulary is fitted on")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    tokenizer = train(Clips(arguments.data).prompts())
+    save(tokenizer, arguments.out)
+    print(f"{tokenizer.get_vocab_size()} pieces in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
