@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 /// The version that this code writes.
 pub const VERSION: u64 = 1;
 
-/// The prompt of a new instance: the embedded model knows every word of it.
-pub const DEFAULT_PROMPT: &str = "calm piano playing broken chords, slow tempo";
+/// The prompt of a new instance, worded as the embedded model learned them: mood, instrument, texture, tempo.
+pub const DEFAULT_PROMPT: &str = "calm piano broken chords, slow";
 
 /// Longest prompt that is kept, in characters; the text encoder reads far less.
 pub const LONGEST_PROMPT: usize = 2_000;
