@@ -3,7 +3,7 @@
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tiller_engine::checkpoint::CheckpointSource;
 use tiller_engine::dataset::notes::NOTE_PROGRAMS;
@@ -63,7 +63,7 @@ fn instruments(text: &str) -> Result<usize, String> {
     }
 }
 
-fn run(arguments: &Arguments, out: &PathBuf) -> Result<Learned, Box<dyn Error>> {
+fn run(arguments: &Arguments, out: &Path) -> Result<Learned, Box<dyn Error>> {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     let loading = ProgressBar::new(100).with_message("loading (%)").with_style(style.clone());
