@@ -362,32 +362,3 @@ fn prompts_of_any_kind_encode() {
     let error = rig.text.encode(&"loud ".repeat(3000)).err().expect("too long").to_string();
     assert!(error.contains("2048") && error.contains("shorten"), "{error}");
 }
-
-#[test]
-#[ignore = "a measurement: prints ms per step"]
-fn step_time() {
-    let start = std::time::Instant::now();
-    let rig = Rig::load(&root().join("../assets/demo"));
-    let loaded = start.elapsed().as_secs_f64() * 1e3;
-    let prompt = rig.prompt("slow warm strings pad");
-    println!("loaded in {loaded:.0} ms, prompt in {:.1} ms", start.elapsed().as_secs_f64() * 1e3 - loaded);
-    let columns = rig.columns(600, 1);
-    let (mut a, mut b) = (KvCache::new(&rig.decoder, 600), KvCache::new(&rig.decoder, 600));
-    let mut caches = [&mut a, &mut b];
-    let mut scratch = Scratch::new(&rig.decoder, 2);
-    let mut times = Vec::new();
-    for (position, &column) in columns.iter().enumerate() {
-        let rows = [row(0, position, column, Some(&prompt), None), row(1, position, column, None, None)];
-        let start = std::time::Instant::now();
-        rig.decoder.forward(&rows, &mut caches, &mut scratch, None);
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    for range in [0..100, 450..550] {
-        let mut slice = times[range.clone()].to_vec();
-        slice.sort_by(f64::total_cmp);
-        println!(
-            "positions {range:?}: fastest {:.3} ms, median {:.3} ms, p90 {:.3} ms",
-            slice[0], slice[50], slice[90]
-        );
-    }
-}
