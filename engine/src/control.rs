@@ -1,4 +1,6 @@
 //! What the audio thread says about one frame. `Copy`, no heap: it crosses the lock-free queue to the runner.
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 /// A pitch class, 0 = C to 11 = B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,5 +1,7 @@
 //! The two lock-free queues between the audio thread (`Link`) and the runner (`RunnerLink`): control frames out,
 //! interleaved audio in, and a few atomics. Nothing here allocates after `link()`.
+#![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -75,6 +77,7 @@ pub struct RunnerLink {
 }
 
 /// Makes both ends with room for `frames` control frames and as many frames of audio.
+#[expect(clippy::disallowed_methods, reason = "made on the main thread, before the audio thread has it")]
 pub fn link(format: StreamFormat, frames: usize) -> (Link, RunnerLink) {
     let (control_producer, control_consumer) = HeapRb::new(frames).split();
     let frame_floats = HEADER + format.frame_samples * CHANNELS;

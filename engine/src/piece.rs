@@ -1,5 +1,6 @@
 //! One piece of music from its anchor to its end: the columns sampled so far, the codec streams, and the audio that is
 //! due. Lives on the runner thread; no allocation after construction.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Turns control frames into audio frames: the runner's core, without threads or queues. One control frame is one
 //! decoder step; the ending piece and the rebuild of a full window ride along as extra rows of the same step.
 //! Lives on the runner thread; no allocation after construction.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The inference thread: takes control frames off the link, plays them, writes audio back. It polls, since a wake-up
 //! would be a system call on the audio thread; it sleeps when there is nothing to do.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -303,27 +303,4 @@ mod tests {
             assert_eq!(added[i], base[i] + y[i]);
         }
     }
-
-    #[test]
-    #[ignore = "a measurement: prints ms and GB/s"]
-    fn speed() {
-        let shapes =
-            [(1024, 1024, 2), (4096, 1024, 2), (512, 512, 1), (64, 448, 640), (16, 112, 640), (1024, 1024, 64)];
-        for path in Path::all() {
-            for (outputs, inputs, rows) in shapes {
-                let linear = Linear::with_path(&noise(outputs * inputs, 4), None, outputs, inputs, path);
-                let x = noise(rows * inputs, 5);
-                let mut y = vec![0.0; rows * outputs];
-                let start = std::time::Instant::now();
-                let runs = 100;
-                for _ in 0..runs {
-                    linear.forward(&x, inputs, rows, &mut y, outputs);
-                }
-                let ms = start.elapsed().as_secs_f64() * 1e3 / f64::from(runs);
-                let work = (outputs * inputs) as f64 / ms / 1e6;
-                let (read, done) = (work * 4.0, work * rows as f64);
-                eprintln!("{path:?} {outputs}x{inputs} rows {rows}: {ms:.3} ms, {read:.1} GB/s, {done:.1} GMAC/s");
-            }
-        }
-    }
 }
