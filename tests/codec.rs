@@ -1,34 +1,12 @@
 //! EnCodec against transformers, as a stream and whole, on odd configurations and on the demo checkpoint.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use safetensors::{Dtype, SafeTensors};
 use tiller_engine::checkpoint::{CheckpointError, CheckpointSource, Config, Weights};
 use tiller_engine::codec::{CodecDecoder, CodecEncoder, CodecError, Codes, DecoderStream};
-
-/// Counts this thread's allocations, so that tests running beside do not disturb the count.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use tiller_tests::counting::{Counting, allocations};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -237,7 +215,7 @@ fn a_running_stream_allocates_nothing() {
         let mut stream = DecoderStream::with_hop(decoder.clone(), 2);
         let codes = some_codes(&decoder, 40);
         let mut audio = vec![0.0; 4 * decoder.hop() * decoder.channels()];
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = allocations();
         let mut heard = 0;
         for _ in 0..2 {
             for (turn, chunk) in codes.chunks(2 * decoder.codebooks()).enumerate() {
@@ -252,7 +230,7 @@ fn a_running_stream_allocates_nothing() {
             }
             stream.reset();
         }
-        assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "{case}");
+        assert_eq!(allocations() - before, 0, "{case}");
         assert_eq!(heard, 2 * 40 * decoder.hop() * decoder.channels(), "{case}");
     }
 }

@@ -1,7 +1,5 @@
 //! Text encoder and decoder against transformers, and against themselves: step by step, in slices, in any company.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
@@ -10,27 +8,7 @@ use tiller_engine::decoder::delay_pattern::DelayPattern;
 use tiller_engine::decoder::sampling::argmax;
 use tiller_engine::decoder::{Decoder, KvCache, MAX_CODEBOOKS, Row, Scratch};
 use tiller_engine::text::{Prompt, TextEncoder};
-
-/// Counts this thread's allocations, so that tests running beside do not disturb the count.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use tiller_tests::counting::{Counting, allocations};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -340,12 +318,12 @@ fn a_pass_allocates_nothing() {
     let (mut a, mut b) = (KvCache::new(&rig.decoder, 20), KvCache::new(&rig.decoder, 20));
     let mut caches = [&mut a, &mut b];
     let mut scratch = Scratch::new(&rig.decoder, 2);
-    let before = ALLOCATIONS.with(Cell::get);
+    let before = allocations();
     for (position, &column) in columns.iter().enumerate() {
         let rows = [row(0, position, column, Some(&prompt), None), row(1, position, column, None, None)];
         rig.decoder.forward(&rows, &mut caches, &mut scratch, None);
     }
-    assert_eq!(ALLOCATIONS.with(Cell::get), before);
+    assert_eq!(allocations(), before);
 }
 
 #[test]

@@ -14,6 +14,10 @@ use tiller_engine::model::Model;
 use tiller_engine::player::Player;
 use tiller_engine::render::{Move, render};
 use tiller_engine::text::Prompt;
+use tiller_tests::counting::{Counting, allocations};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn model() -> Arc<Model> {
     Model::load(&ModelSource::Embedded, &|_| ()).expect("the embedded checkpoint loads")
@@ -191,6 +195,26 @@ fn a_new_piece_beside_an_ending_one_changes_no_bit() {
         assert_eq!(heard.of(1, samples), alone(&first), "round {round}");
         assert_eq!(heard.of(2, samples), alone(&second), "round {round}");
     }
+}
+
+#[test]
+fn no_step_allocates() {
+    let model = model();
+    let mut player = Player::new(model.clone(), prompt(&model), Some(64));
+    // Steering moves, two roll-overs, an end beside the next piece's beginning.
+    let both: Vec<ControlFrame> = controls(1, 110, 1.0).into_iter().chain(controls(2, 20, 1.0)).collect();
+    let before = allocations();
+    let mut frames = 0;
+    for control in &both {
+        player.answer(control, &mut |_, _| frames += 1).expect("finite");
+    }
+    while player.is_flushing() {
+        player.flush(&mut |_, _| frames += 1).expect("finite");
+    }
+    assert_eq!((allocations() - before, frames), (0, 130));
+    let before = allocations();
+    drop(std::hint::black_box(vec![1u8; 16]));
+    assert_eq!(allocations() - before, 1, "the count counts");
 }
 
 #[test]

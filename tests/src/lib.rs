@@ -1,5 +1,6 @@
 //! Hosts and measurements shared by the tests and the demo.
 
+pub mod counting;
 pub mod host;
 pub mod measure;
 pub mod player;
