@@ -69,7 +69,9 @@ fn time_major<T: Copy>(values: &[T], channels: usize) -> Vec<T> {
 fn load(source: &CheckpointSource) -> Result<(Arc<CodecDecoder>, CodecEncoder), CheckpointError> {
     let config = Config::read(source)?;
     let weights = Weights::read(source, &|_| ())?;
-    Ok((Arc::new(CodecDecoder::load(&weights, &config.codec)?), CodecEncoder::load(&weights, &config.codec)?))
+    let codebooks = config.codec.num_quantizers;
+    let decoder = CodecDecoder::load(&weights, &config.codec, codebooks)?;
+    Ok((Arc::new(decoder), CodecEncoder::load(&weights, &config.codec, codebooks)?))
 }
 
 /// A fixture laid out as the checkpoint folder that the engine reads.

@@ -13,7 +13,7 @@ mod stack;
 mod upsample;
 
 pub use decoder::{CodecDecoder, DecoderStream};
-pub use encoder::CodecEncoder;
+pub use encoder::{CodecEncoder, Departure};
 pub use error::CodecError;
 
 /// Codes of a sequence, `[codebooks][frames]`.

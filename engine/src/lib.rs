@@ -14,6 +14,7 @@ pub mod learn;
 pub mod link;
 mod loader;
 pub mod model;
+pub mod parity;
 pub mod piece;
 pub mod player;
 pub mod render;

@@ -69,7 +69,9 @@ impl Model {
         let checkpoint = Checkpoint::load(source, &|share| progress((share * 50.0) as u8))?;
         let decoder = Decoder::load(&checkpoint.weights, &checkpoint.config)?;
         progress(75);
-        let codec = Arc::new(CodecDecoder::load(&checkpoint.weights, &checkpoint.config.codec)?);
+        let language = &checkpoint.config.decoder;
+        let codebooks = language.num_codebooks / language.audio_channels;
+        let codec = Arc::new(CodecDecoder::load(&checkpoint.weights, &checkpoint.config.codec, codebooks)?);
         progress(85);
         let text = TextEncoder::load(
             &checkpoint.weights,

@@ -77,14 +77,22 @@ impl TextEncoder {
         if ids.is_empty() {
             ids.push(self.eos);
         }
+        let states = self.states(&ids)?;
+        Ok(TextStates { ids, states })
+    }
+
+    /// Text states `[tokens][text_width]` of token ids, which end with the end token as the tokenizer gives them.
+    ///
+    /// # Errors
+    /// More tokens than can be used, or a token that the encoder does not know.
+    pub fn states(&self, ids: &[u32]) -> Result<Vec<f32>, TextError> {
         if ids.len() > MOST_TOKENS {
             return Err(TextError::TooLong { found: ids.len(), most: MOST_TOKENS });
         }
         if let Some(&token) = ids.iter().find(|&&id| id as usize >= self.vocab) {
             return Err(TextError::UnknownToken { token, size: self.vocab });
         }
-        let states = self.t5.forward(&ids);
-        Ok(TextStates { ids, states })
+        Ok(self.t5.forward(ids))
     }
 }
 

@@ -55,6 +55,9 @@ enum Command {
     /// Measure steering on whole prompts and seeds, outside any host.
     #[command(disable_help_flag = true)]
     Evaluate(Rest),
+    /// Compare the engine with golden values of transformers, every stage; exit code 1 past the bounds.
+    #[command(disable_help_flag = true)]
+    Parity(Rest),
     /// Render the training music or the notes that learning listens to.
     #[command(disable_help_flag = true)]
     Dataset(Rest),
@@ -105,6 +108,7 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
         }
         Command::Render(rest) => program(&workspace, "tiller-render", rest, arguments.json),
         Command::Evaluate(rest) => program(&workspace, "tiller-evaluate", rest, arguments.json),
+        Command::Parity(rest) => program(&workspace, "tiller-parity", rest, arguments.json),
         Command::Learn(rest) => {
             setup::packages(&[setup::SOUND_FONT])?;
             program(&workspace, "tiller-learn", rest, arguments.json)

@@ -24,12 +24,13 @@ pub struct CodecDecoder {
 }
 
 impl CodecDecoder {
-    /// Reads `audio_encoder.quantizer` and `audio_encoder.decoder` of a MusicGen checkpoint.
+    /// Reads `audio_encoder.quantizer` and `audio_encoder.decoder` of a MusicGen checkpoint, with as many codebooks as its
+    /// language model plays: a codec may have more.
     ///
     /// # Errors
     /// A missing or mis-shaped tensor, or a setting that this codec does not have, by name.
-    pub fn load(weights: &Weights, config: &CodecConfig) -> Result<Self, CheckpointError> {
-        let quantizer = seanet::quantizer(weights, config)?;
+    pub fn load(weights: &Weights, config: &CodecConfig, codebooks: usize) -> Result<Self, CheckpointError> {
+        let quantizer = seanet::quantizer(weights, config, codebooks)?;
         let stack = seanet::decoder(weights, config)?;
         let hop = config.upsampling_ratios.iter().product();
         let (lookahead_samples, lookahead_frames) = lookahead(&stack, hop);

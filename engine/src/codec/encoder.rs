@@ -10,6 +10,17 @@ use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
 /// Frames of audio per pass, which bounds the memory whatever the length.
 const CHUNK_FRAMES: usize = 16;
 
+/// A code that is not the expected one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Departure {
+    pub frame: usize,
+    pub codebook: usize,
+    pub found: u32,
+    pub expected: u32,
+    /// How much farther the expected code lies, as a share of the found one's squared distance: tiny for a tie.
+    pub gap: f64,
+}
+
 /// Weights of the encoder, immutable.
 pub struct CodecEncoder {
     quantizer: Quantizer,
@@ -20,12 +31,13 @@ pub struct CodecEncoder {
 }
 
 impl CodecEncoder {
-    /// Reads `audio_encoder.quantizer` and `audio_encoder.encoder` of a MusicGen checkpoint.
+    /// Reads `audio_encoder.quantizer` and `audio_encoder.encoder` of a MusicGen checkpoint, with as many codebooks as its
+    /// language model plays: a codec may have more.
     ///
     /// # Errors
     /// A missing or mis-shaped tensor, or a setting that this codec does not have, by name.
-    pub fn load(weights: &Weights, config: &CodecConfig) -> Result<Self, CheckpointError> {
-        let quantizer = seanet::quantizer(weights, config)?;
+    pub fn load(weights: &Weights, config: &CodecConfig, codebooks: usize) -> Result<Self, CheckpointError> {
+        let quantizer = seanet::quantizer(weights, config, codebooks)?;
         let search = quantizer.search();
         let stack = seanet::encoder(weights, config)?;
         let hop = config.upsampling_ratios.iter().product();
@@ -54,6 +66,44 @@ impl CodecEncoder {
     pub fn encode(&self, audio: &[f32]) -> Result<Codes, CodecError> {
         let latent = self.latent(audio)?;
         Ok(Codes::from_codebooks(self.quantizer.encode(&self.search, &latent)))
+    }
+
+    /// Follows `expected` through the residuals of `latent` (`[frames][latent_width]`) and gives every place where the
+    /// nearest code is another one. Later codebooks are judged on the residual that the expected codes leave.
+    ///
+    /// # Errors
+    /// Codes of another codec, or of another number of frames.
+    pub fn departures(&self, latent: &[f32], expected: &Codes) -> Result<Vec<Departure>, CodecError> {
+        let size = self.quantizer.size();
+        for codebook in 0..expected.codebooks() {
+            if let Some(frame) = expected.codebook(codebook).iter().position(|&code| code as usize >= size) {
+                return Err(CodecError::UnknownCode {
+                    code: expected.codebook(codebook)[frame],
+                    codebook,
+                    frame,
+                    size,
+                });
+            }
+        }
+        let (found, frames) = (latent.len() / self.latent_width(), expected.frames());
+        if found != frames || expected.codebooks() > self.quantizer.codebooks() {
+            return Err(CodecError::OtherLength { frames, latent: found });
+        }
+        let mut residual = latent.to_vec();
+        let mut departures = Vec::new();
+        for codebook in 0..expected.codebooks() {
+            let nearest = self.quantizer.nearest_codes(&self.search, codebook, &residual);
+            for (frame, (row, found)) in residual.chunks_exact_mut(self.latent_width()).zip(nearest).enumerate() {
+                let wanted = expected.codebook(codebook)[frame];
+                if found != wanted {
+                    let [near, far] = [found, wanted].map(|code| self.quantizer.distance(codebook, code, row));
+                    let gap = (far - near) / near.max(f64::MIN_POSITIVE);
+                    departures.push(Departure { frame, codebook, found, expected: wanted, gap });
+                }
+                self.quantizer.subtract(codebook, wanted, row);
+            }
+        }
+        Ok(departures)
     }
 
     /// What the quantiser gets: `[frames][latent_width]`.

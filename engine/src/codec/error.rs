@@ -13,6 +13,8 @@ pub enum CodecError {
     TooManyFrames { frames: usize, most: usize },
     #[error("{waiting} samples wait in a queue of {capacity}: read them before pushing more")]
     QueueFull { waiting: usize, capacity: usize },
+    #[error("codes of {frames} frames do not belong to a latent of {latent}, or have more codebooks than the codec")]
+    OtherLength { frames: usize, latent: usize },
     #[error("the stream has ended: reset it before pushing more")]
     Ended,
 }

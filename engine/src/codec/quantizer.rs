@@ -93,26 +93,45 @@ impl Quantizer {
 
     /// Nearest code of each residual of `latent` (`[frames][width]`), codebook-major.
     pub(super) fn encode(&self, search: &Search, latent: &[f32]) -> Vec<Vec<u32>> {
-        let frames = latent.len() / self.width;
         let mut residual = latent.to_vec();
-        let mut scores = vec![0.0; SEARCH_ROWS * self.size];
         let mut codes = Vec::with_capacity(self.tables.len());
-        for (table, linear) in self.tables.iter().zip(&search.scores) {
-            let mut found = Vec::with_capacity(frames);
-            for rows in residual.chunks_mut(SEARCH_ROWS * self.width) {
-                let count = rows.len() / self.width;
-                linear.forward(rows, self.width, count, &mut scores, self.size);
-                for (row, scores) in rows.chunks_exact_mut(self.width).zip(scores.chunks_exact(self.size)) {
-                    let code = self.nearest(table, row, scores);
-                    for (r, e) in row.iter_mut().zip(&table[code * self.width..][..self.width]) {
-                        *r -= e;
-                    }
-                    found.push(code as u32);
-                }
+        for codebook in 0..self.codebooks() {
+            let found = self.nearest_codes(search, codebook, &residual);
+            for (row, &code) in residual.chunks_exact_mut(self.width).zip(&found) {
+                self.subtract(codebook, code, row);
             }
             codes.push(found);
         }
         codes
+    }
+
+    /// Nearest code of one codebook for each row of `residual` (`[frames][width]`).
+    pub(super) fn nearest_codes(&self, search: &Search, codebook: usize, residual: &[f32]) -> Vec<u32> {
+        let (table, linear) = (&self.tables[codebook], &search.scores[codebook]);
+        let mut scores = vec![0.0; SEARCH_ROWS * self.size];
+        let mut found = Vec::with_capacity(residual.len() / self.width);
+        for rows in residual.chunks(SEARCH_ROWS * self.width) {
+            let count = rows.len() / self.width;
+            linear.forward(rows, self.width, count, &mut scores, self.size);
+            for (row, scores) in rows.chunks_exact(self.width).zip(scores.chunks_exact(self.size)) {
+                found.push(self.nearest(table, row, scores) as u32);
+            }
+        }
+        found
+    }
+
+    /// Squared distance from a row to a code.
+    pub(super) fn distance(&self, codebook: usize, code: u32, row: &[f32]) -> f64 {
+        squared_distance(row, self.code(codebook, code))
+    }
+
+    /// Leaves what the code does not say.
+    pub(super) fn subtract(&self, codebook: usize, code: u32, row: &mut [f32]) {
+        row.iter_mut().zip(self.code(codebook, code)).for_each(|(r, e)| *r -= e);
+    }
+
+    fn code(&self, codebook: usize, code: u32) -> &[f32] {
+        &self.tables[codebook][code as usize * self.width..][..self.width]
     }
 
     /// Best of `scores`; near ties are settled by f64 distances, the lower code first.
@@ -123,11 +142,15 @@ impl Quantizer {
         let mut nearest = (0, f64::INFINITY);
         for (code, _) in scores.iter().enumerate().filter(|(_, score)| **score >= floor) {
             let e = &table[code * self.width..][..self.width];
-            let distance: f64 = row.iter().zip(e).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+            let distance = squared_distance(row, e);
             if distance < nearest.1 {
                 nearest = (code, distance);
             }
         }
         nearest.0
     }
+}
+
+fn squared_distance(row: &[f32], code: &[f32]) -> f64 {
+    row.iter().zip(code).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
 }

@@ -10,10 +10,14 @@ use super::upsample::Upsample;
 use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
 use crate::kernel::Linear;
 
-/// The codebooks of a checkpoint's codec.
-pub(super) fn quantizer(weights: &Weights, config: &CodecConfig) -> Result<Quantizer, CheckpointError> {
+/// The first `codebooks` codebooks of a checkpoint's codec.
+pub(super) fn quantizer(
+    weights: &Weights,
+    config: &CodecConfig,
+    codebooks: usize,
+) -> Result<Quantizer, CheckpointError> {
     let shape = (config.codebook_size, config.codebook_dim);
-    Quantizer::load(weights, "audio_encoder.quantizer.", config.num_quantizers, shape)
+    Quantizer::load(weights, "audio_encoder.quantizer.", codebooks.min(config.num_quantizers), shape)
 }
 
 /// Latent frames to samples.

@@ -56,7 +56,11 @@ impl Listener {
             });
         }
         Ok(Self {
-            encoder: CodecEncoder::load(&checkpoint.weights, &config.codec)?,
+            encoder: CodecEncoder::load(
+                &checkpoint.weights,
+                &config.codec,
+                config.decoder.num_codebooks / config.decoder.audio_channels,
+            )?,
             decoder: Decoder::load(&checkpoint.weights, config)?,
             pattern: DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels),
             channels: config.decoder.audio_channels,
