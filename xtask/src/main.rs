@@ -5,6 +5,7 @@ mod bundle;
 mod cargo;
 mod check;
 mod demo;
+mod mistakes;
 mod setup;
 
 use std::path::PathBuf;
@@ -58,6 +59,8 @@ enum Command {
     /// Compare the engine with golden values of transformers, every stage; exit code 1 past the bounds.
     #[command(disable_help_flag = true)]
     Parity(Rest),
+    /// Make deliberate mistakes in a copy of the engine: each must make `parity` fail.
+    Mistakes(mistakes::Options),
     /// Render the training music or the notes that learning listens to.
     #[command(disable_help_flag = true)]
     Dataset(Rest),
@@ -109,6 +112,7 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
         Command::Render(rest) => program(&workspace, "tiller-render", rest, arguments.json),
         Command::Evaluate(rest) => program(&workspace, "tiller-evaluate", rest, arguments.json),
         Command::Parity(rest) => program(&workspace, "tiller-parity", rest, arguments.json),
+        Command::Mistakes(options) => Ok((Some(mistakes::run(&workspace, options)?), ExitCode::SUCCESS)),
         Command::Learn(rest) => {
             setup::packages(&[setup::SOUND_FONT])?;
             program(&workspace, "tiller-learn", rest, arguments.json)
