@@ -7,8 +7,17 @@ use super::{CheckpointError, CheckpointSource};
 use crate::decoder::MAX_CODEBOOKS;
 use crate::kernel::activation;
 
+/// Largest configuration file; MusicGen's have 10 kB.
+const MOST_BYTES: u64 = 1 << 20;
 /// Play window of the published checkpoints, in positions.
 const PUBLISHED_WINDOW: usize = 1500;
+/// Shortest play window: a shorter one holds less than the delay pattern, the codec's look-ahead and a context.
+const SHORTEST_WINDOW: usize = 64;
+/// Longest play window: the caches have room for no more.
+const LONGEST_WINDOW: usize = 1 << 14;
+/// Most context of the codec, in frames and in samples; the published ones reach over 10 frames of 640 samples.
+const MOST_REACH_FRAMES: f64 = 256.0;
+const MOST_REACH_SAMPLES: f64 = 1_048_576.0;
 /// Top-k of MusicGen's authors; transformers' files do not name it.
 const PUBLISHED_TOP_K: usize = 250;
 
@@ -97,6 +106,20 @@ impl CodecConfig {
     pub fn hop(&self) -> usize {
         self.upsampling_ratios.iter().product()
     }
+
+    /// Frames of context that one output sample of the codec's decoder depends on through its convolutions.
+    fn reach_frames(&self) -> f64 {
+        let mut rows = 1.0;
+        let mut reach = self.kernel_size as f64;
+        let dilations =
+            (0..self.num_residual_layers).map(|layer| (self.dilation_growth_rate as f64).powi(layer as i32));
+        let residuals = (self.residual_kernel_size - 1) as f64 * dilations.sum::<f64>();
+        for &ratio in &self.upsampling_ratios {
+            rows *= ratio as f64;
+            reach += (2.0 * ratio as f64 + residuals) / rows;
+        }
+        reach + self.last_kernel_size as f64 / rows
+    }
 }
 
 /// The language model over codes.
@@ -142,7 +165,8 @@ impl Config {
         {
             return Err(CheckpointError::NotACheckpoint { folder: folder.clone(), found: contents(folder) });
         }
-        let bytes = source.read_required("config.json", "copy config.json from the published checkpoint")?;
+        let bytes =
+            source.read_required("config.json", MOST_BYTES, "copy config.json from the published checkpoint")?;
         let value = parse(source, "config.json", &bytes)?;
         let fields = Fields::new(source.file("config.json"), &value)?;
         if fields.get("model_type").is_none() {
@@ -166,7 +190,7 @@ impl Config {
             return Err(in_decoder.unsupported("cross_attention_hidden_size", reason));
         }
         let file = "generation_config.json";
-        let value = match source.read(file)? {
+        let value = match source.read_at_most(file, MOST_BYTES)? {
             Some(bytes) => parse(source, file, &bytes)?,
             None => Value::Object(serde_json::Map::new()),
         };
@@ -202,6 +226,10 @@ impl TextConfig {
             gated,
             eos_token_id: fields.integer("eos_token_id", 1, 0..=1 << 20)? as u32,
         };
+        if config.eos_token_id as usize >= config.vocab_size {
+            let expected = format!("less than vocab_size ({})", config.vocab_size);
+            return Err(fields.wrong("eos_token_id", &expected, fields.get("eos_token_id")));
+        }
         if !config.relative_attention_num_buckets.is_multiple_of(2)
             || config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4
         {
@@ -232,11 +260,7 @@ impl CodecConfig {
         let hidden_size = fields.integer("hidden_size", 128, 1..=1 << 13)?;
         let codebook_size = fields.integer("codebook_size", 1024, 2..=1 << 17)?;
         let sampling_rate = fields.integer("sampling_rate", 24_000, 1000..=384_000)?;
-        let upsampling_ratios: Vec<usize> = fields
-            .numbers("upsampling_ratios", &[8.0, 5.0, 4.0, 2.0], 1.0..=64.0)?
-            .into_iter()
-            .map(|ratio| ratio as usize)
-            .collect();
+        let upsampling_ratios = fields.integers("upsampling_ratios", &[8, 5, 4, 2], 1..=64)?;
         let hop: usize = upsampling_ratios.iter().take(9).product();
         if upsampling_ratios.len() > 8 || !(2..=1 << 16).contains(&hop) {
             let expected = "at most 8 ratios with a product from 2 to 65536";
@@ -273,10 +297,13 @@ impl CodecConfig {
             use_conv_shortcut: fields.boolean("use_conv_shortcut", true)?,
             num_quantizers,
         };
-        let dilation = config.dilation_growth_rate.checked_pow(config.num_residual_layers.saturating_sub(1) as u32);
-        if dilation.is_none_or(|dilation| dilation > 4096) {
-            let expected = "so small that no dilation exceeds 4096";
-            return Err(fields.wrong("dilation_growth_rate", expected, fields.get("dilation_growth_rate")));
+        // The plugin's latency and every stream's buffers follow from it, before any tensor could contradict.
+        let reach = config.reach_frames();
+        if reach > MOST_REACH_FRAMES || reach * hop as f64 > MOST_REACH_SAMPLES {
+            let name = "num_residual_layers";
+            let expected =
+                format!("so small, with kernels and dilations, that the layers see {MOST_REACH_FRAMES} frames");
+            return Err(fields.wrong(name, &expected, fields.get(name)));
         }
         if config.codebook_dim != config.hidden_size {
             return Err(fields.unsupported("codebook_dim", "it must equal hidden_size: there is no projection"));
@@ -330,9 +357,14 @@ impl Generation {
         };
         let bos = token(&[(fields, "decoder_start_token_id"), (fields, "bos_token_id"), (decoder, "bos_token_id")])?;
         let pad = token(&[(fields, "pad_token_id"), (decoder, "pad_token_id")])?;
+        let wanted = fields.integer("max_length", PUBLISHED_WINDOW, 0..=usize::MAX)?;
+        let max_length = wanted.clamp(SHORTEST_WINDOW, LONGEST_WINDOW);
+        if wanted != max_length {
+            // transformers writes its own default, 20, for models that never had one.
+            log::warn!("{}: max_length {wanted} cannot be played, {max_length} is used", fields.file());
+        }
         Ok(Self {
-            // 64: shorter windows hold less than the delay pattern, the codec's look-ahead and a context.
-            max_length: fields.integer("max_length", PUBLISHED_WINDOW, 64..=1 << 14)?,
+            max_length,
             guidance_scale: fields.number("guidance_scale", 3.0, 0.0..=100.0)? as f32,
             top_k: fields.integer("top_k", PUBLISHED_TOP_K, 0..=1 << 20)?,
             temperature: fields.number("temperature", 1.0, 0.0..=100.0)? as f32,
@@ -403,11 +435,28 @@ mod tests {
         let expected =
             Generation { max_length: 600, guidance_scale: 2.5, top_k: 40, temperature: 1.0, bos: 2048, pad: 2047 };
         assert_eq!(config.generation, expected);
-        let error =
-            read(&[("config.json", PUBLISHED), ("generation_config.json", r#"{"max_length": 3}"#)]).unwrap_err();
+    }
+
+    #[test]
+    fn windows_that_cannot_be_played_are_moved_into_the_range() {
+        let window = |generation: &'static str| {
+            read(&[("config.json", PUBLISHED), ("generation_config.json", generation)]).map(|c| c.generation.max_length)
+        };
+        assert_eq!(window(r#"{"max_length": 20}"#).unwrap(), 64);
+        assert_eq!(window(r#"{"max_length": 64}"#).unwrap(), 64);
+        assert_eq!(window(r#"{"max_length": 4294967296}"#).unwrap(), 16_384);
+        assert_eq!(window(r#"{"max_length": null}"#).unwrap(), 1500);
+        let error = window(r#"{"max_length": "long"}"#).unwrap_err();
         assert!(
             error.to_string().contains("generation_config.json of the built-in checkpoint test: max_length"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_published_codec_reaches_over_few_frames() {
+        let codec = read(&[("config.json", PUBLISHED)]).unwrap().codec;
+        // 7 + (16 + 2) / 8 + (10 + 2) / 40 + (8 + 2) / 160 + (8 + 2) / 640 + 7 / 640
+        assert!((codec.reach_frames() - 9.639_062_5).abs() < 1e-9, "{}", codec.reach_frames());
     }
 }

@@ -40,8 +40,14 @@ pub enum CheckpointError {
     )]
     Unsupported { file: String, field: String, found: String, reason: &'static str },
     /// A weight file that ends too early.
-    #[error("{file} is truncated: expected {expected} bytes, found {found}; download the file again")]
-    Truncated { file: String, expected: u64, found: u64 },
+    #[error("{file} is truncated: expected {expected} bytes {reason}, found {found}; download the file again")]
+    Truncated { file: String, expected: u64, found: u64, reason: String },
+    /// A file that something else wrote to while it was read.
+    #[error("{file} changed while it was being read; wait until it is completely written, then load it again")]
+    Changed { file: String },
+    /// A configuration or tokenizer file of a size that none has.
+    #[error("{file} has {found} bytes, expected at most {most} in a file of this kind; download the file again")]
+    TooLarge { file: String, found: u64, most: u64 },
     /// A weight file with a header that makes no sense.
     #[error("{file} has a damaged safetensors header ({reason}); download the file again")]
     Header { file: String, reason: String },
@@ -66,4 +72,12 @@ pub enum CheckpointError {
         "{file} needs {bytes} bytes of memory, which the system refused; close other programs or use a smaller checkpoint"
     )]
     Memory { file: String, bytes: u64 },
+}
+
+/// A name or message out of a file, short enough for an error text.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(160) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::CheckpointError;
+use super::error::shortened;
 
 /// One JSON object of a configuration file.
 pub(super) struct Fields<'a> {
@@ -26,6 +27,11 @@ impl<'a> Fields<'a> {
                 found: brief(other),
             }),
         }
+    }
+
+    /// The file, as error texts name it.
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// A nested object that must be there.
@@ -87,6 +93,22 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A non-empty list of whole numbers.
+    pub fn integers(
+        &self,
+        name: &str,
+        default: &[usize],
+        range: RangeInclusive<usize>,
+    ) -> Result<Vec<usize>, CheckpointError> {
+        let Some(value) = self.get(name) else { return Ok(default.to_vec()) };
+        let number = |value: &Value| usize::try_from(value.as_u64()?).ok().filter(|number| range.contains(number));
+        let numbers: Option<Vec<usize>> = value.as_array().and_then(|list| list.iter().map(number).collect());
+        numbers.filter(|numbers| !numbers.is_empty()).ok_or_else(|| {
+            let expected = format!("a list of whole numbers from {} to {}", range.start(), range.end());
+            self.wrong(name, &expected, Some(value))
+        })
+    }
+
     /// The object's `model_type` must be `expected`.
     pub fn expect_model_type(&self, expected: &'static str) -> Result<(), CheckpointError> {
         let found = self.text("model_type", expected)?;
@@ -97,7 +119,7 @@ impl<'a> Fields<'a> {
             "" => self.file.clone(),
             part => format!("{} ({part})", self.file),
         };
-        Err(CheckpointError::WrongArchitecture { file, expected, found: found.to_owned() })
+        Err(CheckpointError::WrongArchitecture { file, expected, found: shortened(found) })
     }
 
     /// A field's value breaks a rule.

@@ -10,8 +10,8 @@ use super::CheckpointError;
 /// A whole file in memory: owned, or part of the program.
 pub type Bytes = Cow<'static, [u8]>;
 
-/// Bytes per read call between two progress reports.
-const CHUNK: usize = 16 << 20;
+/// Largest file that is read whole.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// A checkpoint's place.
 #[derive(Clone, Debug)]
@@ -60,79 +60,56 @@ impl CheckpointSource {
         }
     }
 
-    /// Size of a file in bytes.
+    /// The whole file; `None` when it is not there. For files other than weights, which are read in parts.
     ///
     /// # Errors
-    /// When the system will not say.
-    pub fn size(&self, file: &str) -> Result<u64, CheckpointError> {
-        match self {
-            Self::Directory(path) => match std::fs::metadata(path.join(file)) {
-                Ok(metadata) => Ok(metadata.len()),
-                Err(error) => Err(self.unreadable(file, &error)),
-            },
-            Self::Embedded { .. } => Ok(self.read(file)?.map_or(0, |bytes| bytes.len() as u64)),
-        }
-    }
-
-    /// The whole file; `None` when it is not there.
-    ///
-    /// # Errors
-    /// When it is there but cannot be read.
+    /// When it is there but cannot be read, or has more than 256 MiB.
     pub fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {
-        self.read_with_progress(file, &mut |_| ())
+        self.read_at_most(file, MOST_BYTES)
     }
 
-    /// The whole file; `None` when it is not there. `progress` hears the bytes of each part as it comes in.
+    /// As [`CheckpointSource::read`], for a file of a kind that has at most `most` bytes.
     ///
     /// # Errors
-    /// When it is there but cannot be read.
-    pub fn read_with_progress(
-        &self,
-        file: &str,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Option<Bytes>, CheckpointError> {
+    /// When it is there but cannot be read, or is larger.
+    pub fn read_at_most(&self, file: &str, most: u64) -> Result<Option<Bytes>, CheckpointError> {
         if !self.has(file) {
             return Ok(None);
         }
         match self {
             Self::Embedded { files, .. } => {
-                let found = files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes);
-                progress(found.map_or(0, |bytes| bytes.len() as u64));
-                Ok(found.map(Cow::Borrowed))
+                Ok(files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| Cow::Borrowed(*bytes)))
             }
             Self::Directory(path) => {
-                let size = self.size(file)?;
+                let unreadable = |error: std::io::Error| CheckpointError::Unreadable {
+                    file: self.file(file),
+                    reason: error.to_string(),
+                };
+                let stream = File::open(path.join(file)).map_err(unreadable)?;
+                let found = stream.metadata().map_err(unreadable)?.len();
+                if found > most {
+                    return Err(CheckpointError::TooLarge { file: self.file(file), found, most });
+                }
                 let mut bytes = Vec::new();
-                let room = usize::try_from(size).is_ok_and(|size| bytes.try_reserve_exact(size).is_ok());
-                if !room {
-                    return Err(CheckpointError::Memory { file: self.file(file), bytes: size });
+                if bytes.try_reserve_exact(found as usize + 1).is_err() {
+                    return Err(CheckpointError::Memory { file: self.file(file), bytes: found });
                 }
-                let mut stream = File::open(path.join(file)).map_err(|error| self.unreadable(file, &error))?;
-                loop {
-                    let part = stream.by_ref().take(CHUNK as u64).read_to_end(&mut bytes);
-                    match part {
-                        Ok(0) => return Ok(Some(Cow::Owned(bytes))),
-                        Ok(count) => progress(count as u64),
-                        Err(error) => return Err(self.unreadable(file, &error)),
-                    }
-                }
+                // Whatever is appended meanwhile is not read: the parsers refuse what was cut.
+                stream.take(found).read_to_end(&mut bytes).map_err(unreadable)?;
+                Ok(Some(Cow::Owned(bytes)))
             }
         }
     }
 
-    /// The whole file, with a remedy to name when it is not there.
+    /// As [`CheckpointSource::read_at_most`], with a remedy to name when the file is not there.
     ///
     /// # Errors
-    /// When it is missing or cannot be read.
-    pub fn read_required(&self, file: &str, remedy: &'static str) -> Result<Bytes, CheckpointError> {
-        self.read(file)?.ok_or_else(|| CheckpointError::MissingFile {
+    /// When it is missing, cannot be read, or is larger.
+    pub fn read_required(&self, file: &str, most: u64, remedy: &'static str) -> Result<Bytes, CheckpointError> {
+        self.read_at_most(file, most)?.ok_or_else(|| CheckpointError::MissingFile {
             folder: self.folder(),
             file: file.to_owned(),
             remedy,
         })
-    }
-
-    fn unreadable(&self, file: &str, error: &std::io::Error) -> CheckpointError {
-        CheckpointError::Unreadable { file: self.file(file), reason: error.to_string() }
     }
 }

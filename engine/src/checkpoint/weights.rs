@@ -1,39 +1,26 @@
-//! Tensors by name out of safetensors files, converted to f32. Loader thread.
-//! Header lengths are checked against the file before anything is believed; the format is huggingface/safetensors'.
+//! Tensors by name out of safetensors files, read from disk when asked for and converted to f32. Loader thread.
+//! No file is held in memory: a load needs one tensor at a time besides what is built of it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Bytes, CheckpointError, CheckpointSource};
+use super::error::shortened;
+use super::header::{self, Dtype, TensorEntry};
+use super::weight_file::WeightFile;
+use super::{CheckpointError, CheckpointSource};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// Largest index; that of MusicGen large has under 200 kB.
+const MOST_INDEX_BYTES: u64 = 16 << 20;
 
-/// The floating-point formats that published checkpoints use.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
-}
-
-/// One tensor's place. `dtype` is `None` for kinds that cannot be read (they may well be unused).
+/// One tensor's place.
 struct Entry {
     file: usize,
-    dtype: Option<Dtype>,
-    dtype_name: String,
-    shape: Vec<usize>,
-    bytes: Range<usize>,
-}
-
-struct WeightFile {
-    /// As error texts name it.
-    name: String,
-    bytes: Bytes,
+    tensor: TensorEntry,
 }
 
 /// All tensors of a checkpoint, in its own formats, read lazily as f32.
@@ -43,15 +30,9 @@ pub struct Weights {
     /// Names that were asked for, so that the rest can be logged.
     used: Mutex<HashSet<String>>,
     hash: String,
-    /// The one file, or the index of the shards: where a missing tensor should have been.
+    /// Where a missing tensor should have been: the shard that the index names for it, else the one file or the index.
+    shards: BTreeMap<String, String>,
     place: String,
-}
-
-#[derive(Deserialize)]
-struct HeaderEntry {
-    dtype: String,
-    shape: Vec<usize>,
-    data_offsets: (usize, usize),
 }
 
 #[derive(Deserialize)]
@@ -60,36 +41,38 @@ struct Index {
 }
 
 impl Weights {
-    /// Reads `model.safetensors`, or all shards that its index names. `progress` hears the share of bytes read.
+    /// Opens `model.safetensors`, or all shards that its index names, and reads each once for the hash. `progress` hears
+    /// the share of bytes read.
     ///
     /// # Errors
     /// Missing, truncated or damaged files, pickle-only folders.
     pub fn read(source: &CheckpointSource, progress: &dyn Fn(f32)) -> Result<Self, CheckpointError> {
-        let names = file_names(source)?;
-        let mut total = 0;
+        let shards = shards(source)?;
+        let names: BTreeSet<&str> = match shards.is_empty() {
+            true => BTreeSet::from([SINGLE]),
+            false => shards.values().map(String::as_str).collect(),
+        };
+        if let Some(name) = names.iter().find(|name| !source.has(name)) {
+            let remedy = "download every file that model.safetensors.index.json names";
+            return Err(CheckpointError::MissingFile { folder: source.folder(), file: (*name).to_owned(), remedy });
+        }
+        let place = source.file(if shards.is_empty() { SINGLE } else { INDEX });
+        let mut files = Vec::with_capacity(names.len());
+        let mut tensors = HashMap::new();
         for name in &names {
-            if !source.has(name) {
-                let remedy = "download every file that model.safetensors.index.json names";
-                return Err(CheckpointError::MissingFile { folder: source.folder(), file: name.clone(), remedy });
+            let file = WeightFile::open(source, name)?;
+            for tensor in header::read(&file)? {
+                // Two shards may hold the same tensor: the index has the word.
+                let wanted = shards.get(&tensor.name).is_some_and(|shard| shard == name);
+                if wanted || !tensors.contains_key(&tensor.name) {
+                    tensors.insert(tensor.name.clone(), Entry { file: files.len(), tensor });
+                }
             }
-            total += source.size(name)?;
+            files.push(file);
         }
-        let place = source.file(if names.len() == 1 { &names[0] } else { INDEX });
-        let mut weights =
-            Self { files: Vec::new(), tensors: HashMap::new(), used: Mutex::default(), hash: String::new(), place };
-        let mut sha = Sha256::new();
-        let mut done = 0;
-        for name in &names {
-            let mut part = |count| {
-                done += count;
-                progress(done as f32 / total.max(1) as f32);
-            };
-            let Some(bytes) = source.read_with_progress(name, &mut part)? else { continue };
-            sha.update(&bytes);
-            weights.add_file(source.file(name), bytes)?;
-        }
-        weights.hash = sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(weights)
+        let hash = hash(&files, progress)?;
+        let shards = shards.into_iter().map(|(tensor, shard)| (tensor, source.file(&shard))).collect();
+        Ok(Self { files, tensors, used: Mutex::default(), hash, shards, place })
     }
 
     /// SHA-256 of all weight files in the order of their names, hex: the checkpoint's identity.
@@ -105,33 +88,58 @@ impl Weights {
     /// One tensor as row-major f32.
     ///
     /// # Errors
-    /// When it is missing, has another shape, or is not floating point.
+    /// When it is missing, has another shape, is not floating point, or its file cannot be read or has changed.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        self.stacked(&[name], shape)
+    }
+
+    /// Several tensors of one shape, one after the other. All are checked before memory is taken for any.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn stacked(&self, names: &[impl AsRef<str>], shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let found = names.iter().map(|name| self.find(name.as_ref(), shape)).collect::<Result<Vec<_>, _>>()?;
+        // The product does not overflow: it is what the header of a file of that size says.
+        let elements = names.len() * shape.iter().product::<usize>();
+        let mut values: Vec<f32> = Vec::new();
+        if values.try_reserve_exact(elements).is_err() {
+            let file = found.first().map_or(&*self.place, |(entry, _)| self.files[entry.file].name()).to_owned();
+            return Err(CheckpointError::Memory { file, bytes: 4 * elements as u64 });
+        }
+        for (entry, dtype) in found {
+            let bytes = entry.tensor.bytes.clone();
+            self.files[entry.file].read(bytes, |part| extend_f32(&mut values, part, dtype))?;
+        }
+        Ok(values)
+    }
+
+    /// The place of a tensor that has this shape and can be read.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Dtype), CheckpointError> {
         let Some(entry) = self.tensors.get(name) else {
             return Err(CheckpointError::MissingTensor {
-                file: self.place.clone(),
+                file: self.shards.get(name).unwrap_or(&self.place).clone(),
                 tensor: name.to_owned(),
                 expected: shape.to_vec(),
             });
         };
         self.used.lock().insert(name.to_owned());
-        let file = &self.files[entry.file];
-        if entry.shape != shape {
+        let file = || self.files[entry.file].name().to_owned();
+        if entry.tensor.shape != shape {
             return Err(CheckpointError::Shape {
-                file: file.name.clone(),
+                file: file(),
                 tensor: name.to_owned(),
                 expected: shape.to_vec(),
-                found: entry.shape.clone(),
+                found: entry.tensor.shape.clone(),
             });
         }
-        let Some(dtype) = entry.dtype else {
-            return Err(CheckpointError::Dtype {
-                file: file.name.clone(),
+        match entry.tensor.dtype {
+            Some(dtype) => Ok((entry, dtype)),
+            None => Err(CheckpointError::Dtype {
+                file: file(),
                 tensor: name.to_owned(),
-                found: entry.dtype_name.clone(),
-            });
-        };
-        Ok(to_f32(&file.bytes[entry.bytes.clone()], dtype))
+                found: shortened(&entry.tensor.dtype_name),
+            }),
+        }
     }
 
     /// The first of several names that is there: serialised forms differ between transformers' versions.
@@ -181,75 +189,30 @@ impl Weights {
         let mut unused: Vec<&str> = self.tensors.keys().map(String::as_str).filter(|n| !used.contains(*n)).collect();
         unused.sort_unstable();
         if let Some(first) = unused.first() {
-            log::info!("{} tensors of the checkpoint are not used, the first is {first}", unused.len());
+            let first = shortened(first);
+            log::info!("{}: {} tensors are not used, the first is {first}", self.place, unused.len());
             log::debug!("not used: {}", unused.join(", "));
         }
     }
-
-    fn add_file(&mut self, name: String, bytes: Bytes) -> Result<(), CheckpointError> {
-        let found = bytes.len() as u64;
-        let truncated = |expected| CheckpointError::Truncated { file: name.clone(), expected, found };
-        let damaged = |reason: String| CheckpointError::Header { file: name.clone(), reason };
-        let Some((length, rest)) = bytes.split_first_chunk::<8>() else { return Err(truncated(8)) };
-        let length = u64::from_le_bytes(*length);
-        // Checked before use: a header may claim any size, and only what the file holds can be there.
-        let header = usize::try_from(length).ok().and_then(|length| rest.get(..length));
-        let Some(header) = header else { return Err(truncated(length.saturating_add(8))) };
-        let data = 8 + header.len();
-        let parsed: BTreeMap<String, serde_json::Value> =
-            serde_json::from_slice(header).map_err(|error| damaged(error.to_string()))?;
-        let file = self.files.len();
-        for (tensor, value) in parsed {
-            if tensor == "__metadata__" {
-                continue;
-            }
-            let entry: HeaderEntry =
-                serde_json::from_value(value).map_err(|error| damaged(format!("tensor {tensor}: {error}")))?;
-            let (start, end) = entry.data_offsets;
-            let elements = entry.shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
-            let (dtype, width) = match entry.dtype.as_str() {
-                "F32" => (Some(Dtype::F32), Some(4)),
-                "F16" => (Some(Dtype::F16), Some(2)),
-                "BF16" => (Some(Dtype::Bf16), Some(2)),
-                _ => (None, None),
-            };
-            let size = end.checked_sub(start);
-            let expected = width.and_then(|width: usize| elements.and_then(|n| n.checked_mul(width)));
-            if size.is_none() || (width.is_some() && size != expected) {
-                return Err(damaged(format!(
-                    "tensor {tensor} of shape {:?} and type {} claims bytes {start} to {end}",
-                    entry.shape, entry.dtype
-                )));
-            }
-            let Some(range) = end.checked_add(data).filter(|&end| end <= bytes.len()).map(|end| start + data..end)
-            else {
-                return Err(truncated((end as u64).saturating_add(data as u64)));
-            };
-            let (dtype_name, shape) = (entry.dtype, entry.shape);
-            self.tensors.insert(tensor, Entry { file, dtype, dtype_name, shape, bytes: range });
-        }
-        self.files.push(WeightFile { name, bytes });
-        Ok(())
-    }
 }
 
-/// The weight files of a source, sorted.
-fn file_names(source: &CheckpointSource) -> Result<Vec<String>, CheckpointError> {
+/// Which tensor is in which file, as the index says; empty when one file holds all.
+fn shards(source: &CheckpointSource) -> Result<BTreeMap<String, String>, CheckpointError> {
     if source.has(SINGLE) {
-        return Ok(vec![SINGLE.to_owned()]);
+        return Ok(BTreeMap::new());
     }
-    if let Some(bytes) = source.read(INDEX)? {
-        let json = |reason: String| CheckpointError::Json { file: source.file(INDEX), reason };
+    if let Some(bytes) = source.read_at_most(INDEX, MOST_INDEX_BYTES)? {
+        let json = |reason: String| CheckpointError::Json { file: source.file(INDEX), reason: shortened(&reason) };
         let index: Index = serde_json::from_slice(&bytes).map_err(|error| json(error.to_string()))?;
-        let names: std::collections::BTreeSet<String> = index.weight_map.into_values().collect();
         // A shard is a file beside the index, never a path out of the folder.
-        if let Some(name) = names.iter().find(|name| name.contains(['/', '\\']) || !name.ends_with(".safetensors")) {
-            return Err(json(format!("{name} is not the name of a safetensors file in the same folder")));
+        let outside = |name: &&String| name.contains(['/', '\\', ':']) || !name.ends_with(".safetensors");
+        if let Some(name) = index.weight_map.values().find(outside) {
+            return Err(json(format!("{} is not the name of a safetensors file in the same folder", shortened(name))));
         }
-        if names.is_empty() {
+        if index.weight_map.is_empty() {
             return Err(json("it names no files".to_owned()));
         }
-        return Ok(names.into_iter().collect());
+        return Ok(index.weight_map);
     }
     let pickles = ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "state_dict.bin"];
     if let Some(found) = pickles.into_iter().find(|name| source.has(name)) {
@@ -259,13 +222,27 @@ fn file_names(source: &CheckpointSource) -> Result<Vec<String>, CheckpointError>
     Err(CheckpointError::MissingFile { folder: source.folder(), file: SINGLE.to_owned(), remedy })
 }
 
-fn to_f32(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+/// SHA-256 of all files, one after the other.
+fn hash(files: &[WeightFile], progress: &dyn Fn(f32)) -> Result<String, CheckpointError> {
+    let total: u64 = files.iter().map(WeightFile::length).sum();
+    let (mut sha, mut done) = (Sha256::new(), 0);
+    for file in files {
+        file.read(0..file.length(), |part| {
+            sha.update(part);
+            done += part.len();
+            progress(done as f32 / total.max(1) as f32);
+        })?;
+    }
+    Ok(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Appends the values of `bytes`, which hold whole elements.
+fn extend_f32(values: &mut Vec<f32>, bytes: &[u8], dtype: Dtype) {
     match dtype {
-        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half_to_f32(u16::from_le_bytes(*b))).collect(),
-        Dtype::Bf16 => {
-            bytes.as_chunks::<2>().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect()
-        }
+        Dtype::F32 => values.extend(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b))),
+        Dtype::F16 => values.extend(bytes.as_chunks::<2>().0.iter().map(|b| half_to_f32(u16::from_le_bytes(*b)))),
+        Dtype::Bf16 => values
+            .extend(bytes.as_chunks::<2>().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))),
     }
 }
 
@@ -313,7 +290,9 @@ mod tests {
         let bf16s: Vec<u8> = values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
         let f16s: Vec<u8> = [0x3c00u16, 0xb800, 0x4200].iter().flat_map(|v| v.to_le_bytes()).collect();
         for (bytes, dtype) in [(f32s, Dtype::F32), (bf16s, Dtype::Bf16), (f16s, Dtype::F16)] {
-            assert_eq!(to_f32(&bytes, dtype), values);
+            let mut found = Vec::new();
+            extend_f32(&mut found, &bytes, dtype);
+            assert_eq!(found, values);
         }
     }
 }

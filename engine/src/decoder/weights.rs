@@ -68,10 +68,8 @@ impl Decoder {
         let blocks = (0..shape.num_hidden_layers)
             .map(|layer| reader.block(&format!("{prefix}.layers.{layer}")))
             .collect::<Result<_, _>>()?;
-        let mut heads = Vec::with_capacity(shape.num_codebooks * vocab * hidden);
-        for k in 0..shape.num_codebooks {
-            heads.extend(weights.tensor(&format!("decoder.lm_heads.{k}.weight"), &[vocab, hidden])?);
-        }
+        let heads: Vec<String> = (0..shape.num_codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect();
+        let heads = weights.stacked(&heads, &[vocab, hidden])?;
         let text_width = config.text.d_model;
         let text_projection = match text_width == hidden {
             true => None,
@@ -177,10 +175,8 @@ impl Reader<'_> {
 
     /// Several `[hidden][hidden]` projections of one input as one layer.
     fn stacked(&self, path: &str, parts: &[&str]) -> Result<Linear, CheckpointError> {
-        let mut weight = Vec::with_capacity(parts.len() * self.hidden * self.hidden);
-        for part in parts {
-            weight.extend(self.weights.tensor(&format!("{path}.{part}.weight"), &[self.hidden, self.hidden])?);
-        }
+        let names: Vec<String> = parts.iter().map(|part| format!("{path}.{part}.weight")).collect();
+        let weight = self.weights.stacked(&names, &[self.hidden, self.hidden])?;
         Ok(Linear::new(&weight, None, parts.len() * self.hidden, self.hidden))
     }
 }

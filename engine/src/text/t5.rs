@@ -35,10 +35,7 @@ impl T5Encoder {
         let root = "text_encoder.encoder";
         let norm = |path: String| weights.tensor(&path, &[width]);
         let stacked = |paths: &[String], outputs: usize, inputs: usize| {
-            let mut weight = Vec::with_capacity(paths.len() * outputs * inputs);
-            for path in paths {
-                weight.extend(weights.tensor(path, &[outputs, inputs])?);
-            }
+            let weight = weights.stacked(paths, &[outputs, inputs])?;
             Ok::<_, CheckpointError>(Linear::new(&weight, None, paths.len() * outputs, inputs))
         };
         let mut layers = Vec::with_capacity(config.num_layers);
