@@ -1,20 +1,18 @@
-//! The engine's core against slow, obvious re-computations: what streams, rolls over, flushes and skips must be exactly
-//! what a whole-sequence forward gives.
+//! The engine's core against slow, obvious re-computations: what streams, flushes and skips must be exactly what a
+//! whole-sequence forward gives.
 
 use std::sync::Arc;
 
-use tiller_engine::codec::Codes;
 use tiller_engine::control::{ControlFrame, Lanes, PitchClass};
-use tiller_engine::decoder::delay_pattern::DelayPattern;
-use tiller_engine::decoder::sampling::{Sampler, Sampling};
-use tiller_engine::decoder::{KvCache, MAX_CODEBOOKS, Row, Scratch};
 use tiller_engine::handle::{Handle, ModelSource};
-use tiller_engine::link::{CHANNELS, FrameHeader};
+use tiller_engine::link::CHANNELS;
 use tiller_engine::model::Model;
 use tiller_engine::player::Player;
-use tiller_engine::render::{Move, render};
+use tiller_engine::render::render;
 use tiller_engine::text::Prompt;
+use tiller_tests::answers::{Answers, answers, steered};
 use tiller_tests::counting::{Counting, allocations};
+use tiller_tests::prefill::{self, same_audio};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -27,131 +25,16 @@ fn prompt(model: &Model) -> Arc<Prompt> {
     Arc::new(model.prompt("slow warm strings pad").expect("the prompt encodes"))
 }
 
-/// What a player sent, by piece.
-#[derive(Default)]
-struct Heard {
-    headers: Vec<FrameHeader>,
-    audio: Vec<f32>,
+fn play(player: &mut Player, controls: &[ControlFrame]) -> Answers {
+    answers(player, controls, &[]).expect("finite")
 }
 
-impl Heard {
-    fn of(&self, piece: u32, samples: usize) -> Vec<f32> {
-        let frames = self.headers.iter().zip(self.audio.chunks(samples));
-        frames.filter(|(header, _)| header.piece == piece).flat_map(|(_, frame)| frame.iter().copied()).collect()
-    }
-}
-
-fn play(player: &mut Player, controls: &[ControlFrame]) -> Heard {
-    let mut heard = Heard::default();
-    let mut sink = |header: FrameHeader, samples: &[f32]| {
-        heard.headers.push(header);
-        heard.audio.extend_from_slice(samples);
-    };
-    for control in controls {
-        player.answer(control, &mut sink).expect("finite");
-    }
-    while player.is_flushing() {
-        player.flush(&mut sink).expect("finite");
-    }
-    heard
-}
-
-/// `frames` steered frames of `piece` and its end: the note lane moves twice.
-fn controls(piece: u32, frames: u32, temperature: f32) -> Vec<ControlFrame> {
-    let mut controls: Vec<ControlFrame> = (0..frames)
-        .map(|index| {
-            let mut control = ControlFrame::new(piece, index);
-            control.temperature = temperature;
-            control.seed = 7 + piece;
-            if index >= frames / 3 {
-                let note = PitchClass::new(if index < 2 * frames / 3 { 4 } else { 9 });
-                control.lanes = Lanes { note, note_strength: 0.6, strength: 1.0 };
-            }
-            control
-        })
-        .collect();
-    controls.push(ControlFrame::end(piece, frames));
-    controls
-}
-
-/// Codes of a piece by brute force: every step is a fresh prefill of the whole window, with new caches. The window rolls
-/// over as the design says: full at `window` positions, the newest half kept.
-fn reference(model: &Model, prompt: &Prompt, controls: &[ControlFrame], window: usize) -> Codes {
-    let decoder = model.decoder();
-    let pattern = DelayPattern::new(decoder.codebooks(), model.channels());
-    let frames = controls.len() - 1;
-    let (mut base, mut columns) = (0, Vec::<[u32; MAX_CODEBOOKS]>::new());
-    let mut sampler = Sampler::new(decoder.vocab());
-    let mut scratch = Scratch::new(decoder, 2 * (window + 8));
-    let width = decoder.blocks() * decoder.hidden();
-    for step in 0..frames + pattern.max_delay() {
-        if step == base + window && step < frames {
-            base = step - window / 2;
-        }
-        let positions = step - base + 1;
-        let control = |step: usize| {
-            let mut control = controls[step.min(frames - 1)];
-            control.index = step as u32;
-            control
-        };
-        let mut injections = Vec::new();
-        for position in 0..positions {
-            let mut injection = vec![0.0; width];
-            let steered =
-                model.notes().is_some_and(|notes| notes.write(&control(base + position).lanes, &mut injection));
-            injections.push(steered.then_some(injection));
-        }
-        let mut rows = Vec::new();
-        for position in 0..positions {
-            let mut codes = [if position == 0 { decoder.bos() } else { decoder.pad() }; MAX_CODEBOOKS];
-            for (codebook, code) in codes.iter_mut().enumerate().take(decoder.codebooks()) {
-                if position > pattern.delay(codebook) {
-                    *code = columns[base + position - 1][codebook];
-                }
-            }
-            for (cache, text) in [(0, Some(&prompt.cross)), (1, None)] {
-                let injection = injections[position].as_deref();
-                rows.push(Row { cache, position, codes, text, injection, logits: position + 1 == positions });
-            }
-        }
-        let (mut conditional, mut unconditional) = (KvCache::new(decoder, positions), KvCache::new(decoder, positions));
-        decoder.forward(&rows, &mut [&mut conditional, &mut unconditional], &mut scratch, None);
-        let last = rows.len() - 2;
-        let control = control(step);
-        let mut column = [decoder.pad(); MAX_CODEBOOKS];
-        for (codebook, code) in column.iter_mut().enumerate().take(decoder.codebooks()) {
-            let delay = pattern.delay(codebook);
-            if step < delay || step - delay >= frames {
-                continue;
-            }
-            let range = codebook * decoder.vocab()..(codebook + 1) * decoder.vocab();
-            let (c, u) = (&scratch.logits(last)[range.clone()], &scratch.logits(last + 1)[range]);
-            let sampling = Sampling {
-                temperature: control.temperature,
-                guidance: control.guidance,
-                top_k: control.top_k as usize,
-            };
-            *code = sampler.sample(c, u, &sampling, control.seed, control.index, codebook);
-        }
-        columns.push(column);
-    }
-    let codes: Vec<u32> = (0..frames)
-        .flat_map(|frame| {
-            let columns = &columns;
-            (0..decoder.codebooks()).map(move |codebook| columns[frame + pattern.delay(codebook)][codebook])
-        })
-        .collect();
-    Codes::from_frames(&codes, decoder.codebooks()).expect("whole frames")
-}
-
-fn assert_same_audio(model: &Model, heard: &[f32], codes: &Codes) {
-    let whole = model.codec().decode(codes).expect("codes of this codec");
-    assert_eq!(heard.len(), whole.len() * CHANNELS);
-    let rms = (whole.iter().map(|x| x * x).sum::<f32>() / whole.len() as f32).sqrt();
-    assert!(rms > 1e-3, "silence proves nothing (RMS {rms})");
-    let error =
-        heard.chunks(CHANNELS).zip(&whole).map(|(h, w)| (h[0] - w).abs().max((h[1] - w).abs())).fold(0.0, f32::max);
-    assert!(error < 1e-4 * rms.max(1.0), "largest difference {error} at RMS {rms}");
+/// What `heard` must be, by a fresh prefill for every step.
+fn whole(model: &Model, prompt: &Arc<Prompt>, controls: &[ControlFrame]) -> Vec<f32> {
+    let window = model.window();
+    let columns =
+        prefill::columns(model, std::slice::from_ref(prompt), controls, window, &prefill::rebuild_prompt(window));
+    prefill::audio(model, &columns).expect("codes of this codec")
 }
 
 #[test]
@@ -159,25 +42,12 @@ fn a_streamed_piece_equals_the_whole_sequence() {
     let model = model();
     let prompt = prompt(&model);
     for temperature in [0.0, 1.0] {
-        let controls = controls(1, 60, temperature);
+        let controls = steered(1, 60, temperature);
         let heard = play(&mut Player::new(model.clone(), prompt.clone(), None), &controls);
-        let slots: Vec<u32> = heard.headers.iter().map(|header| header.slot).collect();
-        assert_eq!(slots, (0..60).collect::<Vec<_>>(), "every frame once, in order");
+        assert_eq!(heard.slots(), (0..60).collect::<Vec<_>>(), "every frame once, in order");
         assert!(heard.headers.iter().all(|header| header.last == (header.slot == 59)));
-        assert_same_audio(&model, &heard.audio, &reference(&model, &prompt, &controls, model.window()));
+        same_audio(&heard.audio, &whole(&model, &prompt, &controls)).expect("the whole sequence");
     }
-}
-
-#[test]
-fn a_rolled_over_window_equals_a_fresh_prefill() {
-    let model = model();
-    let prompt = prompt(&model);
-    // Window 64 keeps 32: switches at steps 64, 96 and 128, with both lane moves in between.
-    let controls = controls(1, 150, 1.0);
-    let heard = play(&mut Player::new(model.clone(), prompt.clone(), Some(64)), &controls);
-    assert_same_audio(&model, &heard.audio, &reference(&model, &prompt, &controls, 64));
-    let unrolled = play(&mut Player::new(model.clone(), prompt.clone(), Some(200)), &controls);
-    assert_ne!(heard.audio, unrolled.audio, "the roll-over must matter, or this test sees nothing");
 }
 
 #[test]
@@ -185,7 +55,7 @@ fn a_new_piece_beside_an_ending_one_changes_no_bit() {
     let model = model();
     let prompt = prompt(&model);
     let samples = model.format().frame_samples * CHANNELS;
-    let (first, second) = (controls(1, 30, 1.0), controls(2, 25, 1.0));
+    let (first, second) = (steered(1, 30, 1.0), steered(2, 25, 1.0));
     let alone = |controls: &[ControlFrame]| play(&mut Player::new(model.clone(), prompt.clone(), None), controls).audio;
     let mut player = Player::new(model.clone(), prompt.clone(), None);
     // Three times over, so that caches and streams are reused.
@@ -202,7 +72,7 @@ fn no_step_allocates() {
     let model = model();
     let mut player = Player::new(model.clone(), prompt(&model), Some(64));
     // Steering moves, two roll-overs, an end beside the next piece's beginning.
-    let both: Vec<ControlFrame> = controls(1, 110, 1.0).into_iter().chain(controls(2, 20, 1.0)).collect();
+    let both: Vec<ControlFrame> = steered(1, 110, 1.0).into_iter().chain(steered(2, 20, 1.0)).collect();
     let before = allocations();
     let mut frames = 0;
     for control in &both {
@@ -222,19 +92,13 @@ fn a_short_piece_is_whole() {
     let model = model();
     let prompt = prompt(&model);
     for frames in [1, 2, 5, 8] {
-        let controls = controls(1, frames, 1.0);
+        let controls = steered(1, frames, 1.0);
         let heard = play(&mut Player::new(model.clone(), prompt.clone(), None), &controls);
         assert_eq!(heard.headers.len(), frames as usize);
-        assert_same_audio_or_quiet(&model, &heard.audio, &reference(&model, &prompt, &controls, model.window()));
-    }
-}
-
-/// Like [`assert_same_audio`]; the first frames of a piece may well be quiet.
-fn assert_same_audio_or_quiet(model: &Model, heard: &[f32], codes: &Codes) {
-    let whole = model.codec().decode(codes).expect("codes of this codec");
-    assert_eq!(heard.len(), whole.len() * CHANNELS);
-    for (h, w) in heard.chunks(CHANNELS).zip(&whole) {
-        assert!((h[0] - w).abs() < 1e-4);
+        // The first frames of a piece may well be quiet, so the difference is all that can be asked for.
+        let whole = whole(&model, &prompt, &controls);
+        assert_eq!(heard.audio.len(), whole.len());
+        assert!(heard.audio.iter().zip(&whole).all(|(h, w)| (h - w).abs() < 1e-4), "{frames} frames");
     }
 }
 
@@ -244,7 +108,7 @@ fn strength_zero_is_bit_equal_and_strength_is_not() {
     let prompt = prompt(&model);
     assert!(model.notes().is_some(), "the embedded checkpoint has directions: {:?}", model.notice());
     let with = |lanes: Lanes| {
-        let mut controls = controls(1, 40, 1.0);
+        let mut controls = steered(1, 40, 1.0);
         controls.iter_mut().for_each(|control| control.lanes = lanes);
         play(&mut Player::new(model.clone(), prompt.clone(), None), &controls).audio
     };
@@ -259,15 +123,14 @@ fn strength_zero_is_bit_equal_and_strength_is_not() {
 #[test]
 fn skipped_frames_leave_a_gap_and_nothing_moves() {
     let model = model();
-    let mut controls = controls(1, 40, 1.0);
+    let mut controls = steered(1, 40, 1.0);
     // Frames 20 to 24 are never computed.
     controls.drain(20..25);
     let heard = play(&mut Player::new(model.clone(), prompt(&model), None), &controls);
-    let slots: Vec<u32> = heard.headers.iter().map(|header| header.slot).collect();
     let delay = model.format().delay_frames as u32;
     // Audio in flight plays on, so the hole lies `delay` slots before the skipped controls.
     let expected: Vec<u32> = (0..40).filter(|slot| !(20 - delay..25 - delay).contains(slot)).collect();
-    assert_eq!(slots, expected);
+    assert_eq!(heard.slots(), expected);
 }
 
 #[test]
@@ -275,7 +138,7 @@ fn gain_ramps_over_its_own_frame_and_bypass_is_silence() {
     let model = model();
     let prompt = prompt(&model);
     let samples = model.format().frame_samples;
-    let plain = controls(1, 30, 1.0);
+    let plain = steered(1, 30, 1.0);
     let mut moved = plain.clone();
     moved[12..].iter_mut().for_each(|control| control.gain = 0.5);
     moved[20..].iter_mut().for_each(|control| control.bypass = true);
@@ -286,32 +149,6 @@ fn gain_ramps_over_its_own_frame_and_bypass_is_silence() {
     assert_eq!(frame(&moved, 12).last().copied(), frame(&plain, 12).last().map(|x| x * 0.5));
     assert_eq!(frame(&moved, 13), frame(&plain, 13).iter().map(|x| x * 0.5).collect::<Vec<_>>());
     assert!(frame(&moved, 21).iter().all(|x| *x == 0.0));
-}
-
-#[test]
-fn a_prompt_change_takes_over_exactly_at_its_frame_when_nothing_hurries() {
-    let run = |change: Option<f64>| {
-        let handle = Handle::new();
-        handle.set_prompt("slow warm strings pad");
-        handle.start().expect("threads");
-        let first = handle.prompt_generation();
-        let second = handle.set_prompt("fast plucked guitar arpeggio");
-        let mut control = ControlFrame::new(1, 0);
-        control.prompt = first;
-        let mut moves = vec![Move { seconds: 0.0, control }];
-        if let Some(seconds) = change {
-            control.prompt = second;
-            moves.push(Move { seconds, control });
-        }
-        render(&handle, 60, &moves, &mut |_| ()).expect("renders")
-    };
-    let (one, two, never) = (run(Some(0.5)), run(Some(0.5)), run(None));
-    assert_eq!(one, two);
-    let first_difference = one.iter().zip(&never).position(|(a, b)| a != b).expect("the prompt matters") / CHANNELS;
-    // Step 25 is the first under the new prompt. Its codes are heard from the codec's look-ahead before frame 25 on, no
-    // earlier; and codebook 3 of frame 22 is sampled at step 25 too.
-    assert!(first_difference >= (25 - 3 - 4) * 640, "sample {first_difference}");
-    assert!(first_difference < 26 * 640, "sample {first_difference}");
 }
 
 #[cfg(target_os = "linux")]

@@ -139,6 +139,12 @@ impl Piece {
         &self.step(step).lanes
     }
 
+    /// Codes `[codebooks]` that the last step sampled; PAD where the delay pattern has no frame.
+    pub fn column(&self) -> Option<&[u32]> {
+        let last = self.taken.checked_sub(1)?;
+        Some(&self.step(last).column[..self.pattern.codebooks()])
+    }
+
     /// Records what is asked for before the step is computed. While the piece is being flushed, the last control goes on.
     pub fn ask(&mut self, control: Option<&ControlFrame>) {
         match control {

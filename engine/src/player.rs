@@ -1,7 +1,11 @@
 //! Turns control frames into audio frames: the runner's core, without threads or queues. One control frame is one
 //! decoder step; the ending piece and the rebuild of a full window ride along as extra rows of the same step.
-//! Lives on the runner thread; no allocation after construction.
+//! Prompts: a step sounds under the newest one; a rebuild runs from its first slice to its last under the one that was
+//! current at its first, and the next rebuild takes the newest; an ended piece is flushed under the one it ended with.
+//! Keys and values that are there stay as they are. Lives on the runner thread; no allocation after construction.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+mod roll;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,12 +21,21 @@ use crate::error::EngineError;
 use crate::model::Model;
 use crate::piece::{Piece, Sink};
 use crate::text::Prompt;
-
-/// Positions of the rebuilt window that are computed beside each step.
-const REBUILD_POSITIONS: u32 = 2;
+use roll::{REBUILD_POSITIONS, Roll};
 
 /// Rows of the largest step: two guidance rows each for the piece, the ending piece and the rebuilt positions.
-const MAX_ROWS: usize = 4 + 2 * REBUILD_POSITIONS as usize;
+pub const MAX_ROWS: usize = 4 + 2 * REBUILD_POSITIONS as usize;
+
+/// What a step computed, for measurements and tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepWork {
+    /// Rows of the forward pass, [`MAX_ROWS`] at most; 2 when nothing rode along.
+    pub rows: usize,
+    /// Positions of the next window that were rebuilt beside it.
+    pub rebuilt: usize,
+    /// The step was the first in a rebuilt window.
+    pub switched: bool,
+}
 
 /// The KV caches of one piece: the conditional and the unconditional guidance row.
 struct CachePair {
@@ -30,36 +43,15 @@ struct CachePair {
     unconditional: KvCache,
 }
 
-/// When the window rolls over, as a function of the step alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Roll {
-    /// Positions of the window.
-    window: u32,
-    /// Frames kept as context.
-    keep: u32,
-}
-
-impl Roll {
-    fn new(window: usize) -> Self {
-        let window = window as u32;
-        Self { window, keep: window / 2 }
-    }
-
-    /// Steps that a rebuild takes.
-    fn duration(self) -> u32 {
-        self.keep.div_ceil(REBUILD_POSITIONS)
-    }
-
-    /// The first step that runs in the rebuilt window, for a window that starts at `base`.
-    fn switch(self, base: u32) -> u32 {
-        base + self.window
-    }
-}
-
 /// Plays one model.
 pub struct Player {
     model: Arc<Model>,
+    /// What the next step of the current piece sounds under.
     prompt: Arc<Prompt>,
+    /// What the rebuild under way was begun under; `None` between rebuilds.
+    rebuild_prompt: Option<Arc<Prompt>>,
+    /// What the ending piece ended under: when its flush runs may depend on timing, so a later prompt must not reach it.
+    ending_prompt: Option<Arc<Prompt>>,
     scratch: Scratch,
     sampler: Sampler,
     /// The current piece's caches, and those of the ending piece or the rebuilt window.
@@ -80,12 +72,14 @@ pub struct Player {
     rebuilt: u32,
     /// Injection vectors: current, ending, rebuilt positions.
     injections: [Vec<f32>; 2 + REBUILD_POSITIONS as usize],
+    work: StepWork,
 }
 
 impl Player {
-    /// Allocates caches for the model's own play window, or for a shorter one (`window` positions, at least 64).
+    /// Allocates caches for the model's own play window, or for a shorter one (`window` positions, at least 64). When a
+    /// window is full, its newest half is kept as context and has been rebuilt from position 0 by then.
     pub fn new(model: Arc<Model>, prompt: Arc<Prompt>, window: Option<usize>) -> Self {
-        let window = window.map_or(model.window(), |window| window.clamp(64, model.window()));
+        let window = window.map_or(model.window(), |window| window.max(64).min(model.window()));
         let decoder = model.decoder();
         let pattern = DelayPattern::new(decoder.codebooks(), model.channels());
         // An ending piece takes a few more steps than the window has positions: it does not roll over.
@@ -109,6 +103,9 @@ impl Player {
             base: 0,
             rebuilt: 0,
             injections: std::array::from_fn(|_| vec![0.0; width]),
+            work: StepWork::default(),
+            rebuild_prompt: None,
+            ending_prompt: None,
             prompt,
             model,
         }
@@ -119,7 +116,24 @@ impl Player {
         &self.model
     }
 
-    /// The next frame sounds under `prompt`; the self-attention context stays.
+    /// Positions of the play window.
+    pub fn window(&self) -> usize {
+        self.roll.window as usize
+    }
+
+    /// What the last step computed.
+    pub fn last_work(&self) -> StepWork {
+        self.work
+    }
+
+    /// Codes that the last frame's step sampled, `[codebooks]`: column f of the delay pattern after frame f. `None` when no
+    /// piece plays.
+    pub fn last_column(&self) -> Option<&[u32]> {
+        self.pieces[self.current?].column()
+    }
+
+    /// The next frame sounds under `prompt`, exactly; nothing is computed again for it. A rebuild under way and an
+    /// ending piece go on under the prompt that they began with.
     pub fn set_prompt(&mut self, prompt: Arc<Prompt>) {
         self.prompt = prompt;
     }
@@ -172,6 +186,8 @@ impl Player {
     pub fn stop(&mut self) {
         self.current = None;
         self.ending = None;
+        self.rebuild_prompt = None;
+        self.ending_prompt = None;
     }
 
     fn begin(&mut self, number: u32) {
@@ -183,6 +199,7 @@ impl Player {
         self.current = Some(free);
         self.base = 0;
         self.rebuilt = 0;
+        self.rebuild_prompt = None;
     }
 
     fn end(&mut self, sink: Sink<'_>) -> Result<(), EngineError> {
@@ -195,6 +212,7 @@ impl Player {
         if !self.pieces[current].is_over() {
             self.ending = Some(current);
             self.ending_base = self.base;
+            self.ending_prompt = Some(self.prompt.clone());
             // The ending piece keeps its caches; the next one gets the other pair.
             self.live = 1 - self.live;
         }
@@ -203,12 +221,15 @@ impl Player {
 
     fn step(&mut self, control: Option<&ControlFrame>, sink: Sink<'_>) -> Result<(), EngineError> {
         let current = if control.is_some() { self.current } else { None };
+        let mut switched = false;
         if let (Some(current), Some(control)) = (current, control) {
             let step = self.pieces[current].taken();
             if step == self.roll.switch(self.base) {
                 self.live = 1 - self.live;
                 self.base = step - self.roll.keep;
                 self.rebuilt = 0;
+                self.rebuild_prompt = None;
+                switched = true;
             }
             self.pieces[current].ask(Some(control));
         }
@@ -216,14 +237,25 @@ impl Player {
         if let Some(ending) = ending {
             self.pieces[ending].ask(None);
         }
-        let rebuilding = self.rebuilding(current);
+        let rebuilding = current.and_then(|current| {
+            let step = self.pieces[current].taken();
+            self.roll.slice(self.base, step, self.rebuilt)
+        });
+        if rebuilding.is_some() && self.rebuild_prompt.is_none() {
+            self.rebuild_prompt = Some(self.prompt.clone());
+        }
 
         let steered = self.write_injections(current, ending, rebuilding.clone());
         let mut rows = ArrayVec::<Row<'_>, MAX_ROWS>::new();
         let injection = |slot: usize| steered[slot].then(|| self.injections[slot].as_slice());
         let caches_of = |pair: usize| [2 * pair, 2 * pair + 1];
         let mut push = |pair: usize, position: u32, codes, slot: usize, logits| {
-            for (cache, text) in caches_of(pair).into_iter().zip([Some(&self.prompt.cross), None]) {
+            let prompt = match slot {
+                0 => &self.prompt,
+                1 => self.ending_prompt.as_ref().unwrap_or(&self.prompt),
+                _ => self.rebuild_prompt.as_ref().unwrap_or(&self.prompt),
+            };
+            for (cache, text) in caches_of(pair).into_iter().zip([Some(&prompt.cross), None]) {
                 let position = position as usize;
                 rows.push(Row { cache, position, codes, text, injection: injection(slot), logits });
             }
@@ -238,7 +270,7 @@ impl Player {
             push(1 - self.live, piece.taken() - base, piece.input(piece.taken(), base), 1, true);
         }
         if let (Some(current), Some(range)) = (current, rebuilding.clone()) {
-            let start = self.roll.switch(self.base) - self.roll.keep;
+            let start = self.roll.next_base(self.base);
             for (slot, position) in range.enumerate() {
                 let codes = self.pieces[current].input(start + position, start);
                 push(1 - self.live, position, codes, 2 + slot, false);
@@ -247,6 +279,8 @@ impl Player {
         let [a, b] = &mut self.pairs;
         let mut caches = [&mut a.conditional, &mut a.unconditional, &mut b.conditional, &mut b.unconditional];
         self.model.decoder().forward(&rows, &mut caches, &mut self.scratch, None);
+        let rebuilt = rebuilding.as_ref().map_or(0, ExactSizeIterator::len);
+        self.work = StepWork { rows: rows.len(), rebuilt, switched };
         drop(rows);
         if let Some(range) = rebuilding {
             self.rebuilt = range.end;
@@ -261,22 +295,13 @@ impl Player {
             }
             if self.pieces[ending].is_over() {
                 self.ending = None;
+                self.ending_prompt = None;
             }
         }
         if let Some(current) = current {
             self.sample(current, 0, sink)?;
         }
         Ok(())
-    }
-
-    /// Positions of the next window to compute beside this step.
-    fn rebuilding(&self, current: Option<usize>) -> Option<Range<u32>> {
-        let step = self.pieces[current?].taken();
-        if step + self.roll.duration() < self.roll.switch(self.base) {
-            return None;
-        }
-        let end = (self.rebuilt + REBUILD_POSITIONS).min(self.roll.keep);
-        (self.rebuilt < end).then_some(self.rebuilt..end)
     }
 
     /// Fills the injection vectors of this step; says which of them add anything.
@@ -295,7 +320,7 @@ impl Player {
             }
         }
         if let (Some(current), Some(range)) = (current, rebuilding) {
-            let start = self.roll.switch(self.base) - self.roll.keep;
+            let start = self.roll.next_base(self.base);
             for (index, position) in range.enumerate() {
                 // Each position keeps the steering that it first had.
                 let lanes = self.pieces[current].lanes(start + position);
@@ -328,21 +353,5 @@ impl Player {
             )
         };
         Ok(piece.take(draw, sink)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rebuild_ends_where_the_window_does() {
-        for window in [64, 65, 100, 780, 1500] {
-            let roll = Roll::new(window);
-            assert!(roll.keep + roll.duration() <= roll.window, "the rebuild fits between two switches");
-            assert!(roll.duration() * REBUILD_POSITIONS >= roll.keep);
-            // The first rebuilt slice must lie behind the piece, and an ending piece must be out of the way by then.
-            assert!(roll.switch(0) - roll.duration() > 8);
-        }
     }
 }

@@ -1,11 +1,14 @@
 //! Hosts and measurements shared by the tests and the demo.
 
+pub mod answers;
 pub mod counting;
 pub mod host;
 pub mod measure;
 pub mod player;
+pub mod prefill;
 pub mod project;
 pub mod score;
+pub mod soak;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
