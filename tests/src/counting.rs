@@ -9,6 +9,8 @@ pub struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 /// Allocations of this thread so far.
@@ -16,15 +18,36 @@ pub fn allocations() -> usize {
     ALLOCATIONS.with(Cell::get)
 }
 
+/// Bytes that this thread has allocated and not freed. Negative when it freed what another thread allocated.
+pub fn live_bytes() -> isize {
+    LIVE.with(Cell::get)
+}
+
+/// Largest `live_bytes` since the last `restart_peak`: what was asked for counts, whether touched or not.
+pub fn peak_bytes() -> isize {
+    PEAK.with(Cell::get)
+}
+
+/// Begins a new measurement of the peak.
+pub fn restart_peak() {
+    PEAK.with(|peak| peak.set(live_bytes()));
+}
+
 // SAFETY: every call goes to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        let live = LIVE.with(|live| {
+            live.set(live.get() + layout.size() as isize);
+            live.get()
+        });
+        PEAK.with(|peak| peak.set(peak.get().max(live)));
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.with(|live| live.set(live.get() - layout.size() as isize));
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(pointer, layout) }
     }
