@@ -185,11 +185,11 @@ mod tests {
     fn an_ear_hears_leaps_across_frames() {
         let mut ear = Ear::new(3);
         let header = |slot| FrameHeader { piece: 1, slot, last: false };
-        ear.hear(header(0), &[0.0, 0.0, 0.1, 0.0]);
-        ear.hear(header(1), &[0.9, 0.0, 0.9, 0.0]);
-        ear.hear(header(3), &[0.9, 0.0, f32::NAN, 0.0]);
-        assert_eq!(ear.leaps[..2], [0.1, 0.8]);
-        assert_eq!((ear.peak, ear.not_finite, ear.out_of_order), (0.9, 1, 1));
-        assert!((ear.power[1] - 0.405).abs() < 1e-6);
+        ear.hear(header(0), &[0.0, 0.0, 0.25, 0.0]);
+        ear.hear(header(1), &[0.75, 0.0, 0.75, 0.0]);
+        ear.hear(header(3), &[0.75, 0.0, f32::NAN, 0.0]);
+        assert_eq!(ear.leaps[..2], [0.25, 0.5]);
+        assert_eq!((ear.peak, ear.not_finite, ear.out_of_order), (0.75, 1, 1));
+        assert!((ear.power[1] - 0.28125).abs() < 1e-6);
     }
 }

@@ -6,7 +6,9 @@ mod cargo;
 mod check;
 mod demo;
 mod mistakes;
+mod reference;
 mod setup;
+mod soak;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +63,11 @@ enum Command {
     Parity(Rest),
     /// Make deliberate mistakes in a copy of the engine: each must make `parity` fail.
     Mistakes(mistakes::Options),
+    /// Play minutes far past the model's window: what grows, drifts, clicks or is late.
+    #[command(disable_help_flag = true)]
+    Soak(Rest),
+    /// Make a random checkpoint and the values that Hugging Face transformers computes with it.
+    Reference(reference::Options),
     /// Render the training music or the notes that learning listens to.
     #[command(disable_help_flag = true)]
     Dataset(Rest),
@@ -110,6 +117,7 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
             Ok((Some(installed.report()), ExitCode::SUCCESS))
         }
         Command::Render(rest) => program(&workspace, "tiller-render", rest, arguments.json),
+        Command::Soak(rest) => Ok((None, soak::run(&workspace, &rest.arguments, arguments.json)?)),
         Command::Evaluate(rest) => program(&workspace, "tiller-evaluate", rest, arguments.json),
         Command::Parity(rest) => program(&workspace, "tiller-parity", rest, arguments.json),
         Command::Mistakes(options) => Ok((Some(mistakes::run(&workspace, options)?), ExitCode::SUCCESS)),
@@ -117,6 +125,7 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
             setup::packages(&[setup::SOUND_FONT])?;
             program(&workspace, "tiller-learn", rest, arguments.json)
         }
+        Command::Reference(options) => Ok((Some(reference::run(&workspace, options)?), ExitCode::SUCCESS)),
         Command::Dataset(rest) => {
             setup::packages(&[setup::SOUND_FONT])?;
             program(&workspace, "tiller-dataset", rest, arguments.json)

@@ -1,6 +1,8 @@
 //! Whether a roll-over clicks: the largest step between neighbouring samples around each switch, against the same
 //! statistic of equally long stretches everywhere else in the same music (rank sum, and the upper tail).
 
+use serde_json::{Value, json};
+
 /// Comparison of the stretches at switches with those elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clicks {
@@ -69,10 +71,31 @@ impl Clicks {
         })
     }
 
+    /// The highest step that is still believed to be chance: the largest one elsewhere, and the tail's own growth by one more
+    /// decade. As many stretches at switches as one in six of those elsewhere would otherwise exceed the largest of them in
+    /// one run of seven, without any click.
+    pub fn highest_expected(&self) -> f32 {
+        self.largest[1] + (self.elsewhere[2] - self.elsewhere[1])
+    }
+
     /// Nothing sets the stretches at a switch apart: neither their ranks (3.1 deviations up, one in a thousand), nor their
-    /// number in the highest hundredth (one in a thousand), and the largest of them is no larger than the largest elsewhere.
+    /// number in the highest hundredth (one in a thousand), nor the largest of them.
     pub fn is_clean(&self) -> bool {
-        self.deviations < 3.1 && self.above_probability > 1e-3 && self.largest[0] <= self.largest[1]
+        self.deviations < 3.1 && self.above_probability > 1e-3 && self.largest[0] <= self.highest_expected()
+    }
+
+    /// As JSON, with what it was asked for.
+    pub fn report(&self) -> Value {
+        let [at, elsewhere] = self.counts;
+        let [median, high, highest] = self.elsewhere;
+        json!({
+            "clean": self.is_clean(), "switches": at, "stretches_elsewhere": elsewhere,
+            "largest_step_at_switch": self.largest[0], "largest_step_elsewhere": self.largest[1],
+            "elsewhere_p50": median, "elsewhere_p99": high, "elsewhere_p999": highest,
+            "mean_rank": self.mean_rank, "rank_deviations": self.deviations,
+            "above_p99": self.above, "above_p99_probability": self.above_probability,
+            "largest_probability": self.largest_probability,
+        })
     }
 }
 

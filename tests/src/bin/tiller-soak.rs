@@ -1,0 +1,287 @@
+//! `cargo xtask soak`: many minutes through the engine's core on one thread, with times. What grows, drifts, clicks or
+//! makes a frame late past the bounds ends with exit code 1.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tiller_engine::control::ControlFrame;
+use tiller_engine::handle::ModelSource;
+use tiller_engine::link::{CHANNELS, StreamFormat};
+use tiller_engine::model::Model;
+use tiller_engine::player::Player;
+use tiller_tests::counting::Counting;
+use tiller_tests::host::Outcome;
+use tiller_tests::soak::clicks::Clicks;
+use tiller_tests::soak::loudness::Loudness;
+use tiller_tests::soak::slots::{Kind, Late, Times};
+use tiller_tests::soak::{DEFAULT_PROMPT, Run, resident, waited_for_a_core};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Loudness may drift by less than this, dB.
+const MOST_DRIFT: f64 = 3.0;
+/// The quietest minute must be louder, dB of full scale.
+const SILENCE: f64 = -50.0;
+/// Mean step time of the last minute over that of the second one must be less.
+const MOST_GROWTH: f64 = 1.1;
+/// Resident memory may grow by less than this from the first minute's end on.
+const MOST_MEMORY: u64 = 4 << 20;
+
+/// Plays many minutes through the engine's core, far past the model's window, and measures what grows, drifts, clicks or
+/// is late. Exit code 1 when: a frame is late within a rebuild or at a switch (its control arrives at its own time, its
+/// step starts then or after the step before, its audio is due one frame later); anything is allocated after the first
+/// 100 steps; resident memory grows by 4 MiB after minute 1; the mean step time of the last minute is 1.1 times that of
+/// minute 2; loudness drifts by 3 dB (slope over the minutes, or last two minutes against first two); a minute is below
+/// -50 dB; a sample is beyond +-1 or no number; or the largest sample steps at the switches stand out (rank sum, highest
+/// hundredth, largest).
+#[derive(Parser)]
+struct Options {
+    /// Minutes to play, at least 4.
+    #[arg(long, default_value_t = 10)]
+    minutes: u32,
+    /// Play window in positions, shorter than the checkpoint's own (64 at least).
+    #[arg(long)]
+    window: Option<usize>,
+    /// A MusicGen directory; without it the embedded demo checkpoint plays.
+    #[arg(long)]
+    checkpoint: Option<PathBuf>,
+    /// What to play.
+    #[arg(long, default_value = DEFAULT_PROMPT)]
+    prompt: String,
+    /// Seed of the randomness, 0 to 9999.
+    #[arg(long, default_value_t = 0)]
+    seed: u32,
+    /// A WAV file for what was played (32-bit float, stereo).
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match soak(&options) {
+        Ok((report, passed)) => {
+            if options.json {
+                println!("{report}");
+            }
+            if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(why) => {
+            eprintln!("error: {why}");
+            if options.json {
+                println!("{}", json!({ "ok": false, "error": why }));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A WAV file that is renamed into place when it is whole.
+struct Wav {
+    writer: hound::WavWriter<std::io::BufWriter<std::fs::File>>,
+    beside: PathBuf,
+    place: PathBuf,
+    /// The first write that failed.
+    failed: Option<hound::Error>,
+}
+
+impl Wav {
+    fn create(place: &Path, format: StreamFormat) -> Outcome<Self> {
+        let spec = hound::WavSpec {
+            channels: CHANNELS as u16,
+            sample_rate: format.model_rate,
+            bits_per_sample: 32,
+            sample_format: hound::SampleFormat::Float,
+        };
+        let beside = place.with_extension("part");
+        let writer =
+            hound::WavWriter::create(&beside, spec).map_err(|error| format!("{}: {error}", beside.display()))?;
+        Ok(Self { writer, beside, place: place.to_owned(), failed: None })
+    }
+
+    fn write(&mut self, samples: &[f32]) {
+        for sample in samples {
+            if let (None, Err(error)) = (&self.failed, self.writer.write_sample(*sample)) {
+                self.failed = Some(error);
+            }
+        }
+    }
+
+    fn finish(self) -> Outcome<()> {
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", self.beside.display());
+        match self.failed {
+            Some(error) => return Err(named(&error)),
+            None => self.writer.finalize().map_err(|error| named(&error))?,
+        }
+        std::fs::rename(&self.beside, &self.place).map_err(|error| format!("{}: {error}", self.place.display()))
+    }
+}
+
+fn soak(options: &Options) -> Outcome<(Value, bool)> {
+    if !(4..=24 * 60).contains(&options.minutes) {
+        return Err(format!("--minutes {}: between 4 and 1440 are played", options.minutes));
+    }
+    let source = options.checkpoint.clone().map_or(ModelSource::Embedded, ModelSource::Directory);
+    let model = Model::load(&source, &|_| ()).map_err(|error| error.to_string())?;
+    let prompt = Arc::new(model.prompt(&options.prompt).map_err(|error| error.to_string())?);
+    let mut player = Player::new(model.clone(), prompt, options.window);
+    player.warm_up();
+    let format = model.format();
+    let frames = options.minutes as usize * 60 * format.model_rate as usize / format.frame_samples;
+    let mut run = Run::new(format, frames);
+    let mut wav = options.out.as_ref().map(|place| Wav::create(place, format)).transpose()?;
+    let bar = ProgressBar::new(frames as u64);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} frames, {eta} left") {
+        bar.set_style(style);
+    }
+    let mut control = ControlFrame::new(1, 0);
+    control.seed = options.seed;
+    let (began, waited) = (Instant::now(), waited_for_a_core());
+    let (minute, mut early) = (run.frames_per_minute(), None);
+    let write = |samples: &[f32]| {
+        if let Some(wav) = &mut wav {
+            wav.write(samples);
+        }
+    };
+    run.play(&mut player, control, frames as u32, write, |step| {
+        if step + 1 == minute {
+            early = resident();
+        }
+        if step % 50 == 0 {
+            bar.set_position(step as u64);
+        }
+    })
+    .map_err(|error| error.to_string())?;
+    let wall = began.elapsed().as_secs_f64();
+    let waited = waited_for_a_core().zip(waited).map(|(after, before)| after - before);
+    let memory = early.zip(resident());
+    bar.finish_and_clear();
+    if let Some(wav) = wav {
+        wav.finish()?;
+    }
+    let report = Report::of(&run, memory)?;
+    report.say();
+    let json = json!({
+        "ok": report.broken.is_empty(),
+        "broken": report.broken,
+        "model": model.name(), "prompt": options.prompt, "seed": options.seed,
+        "window": player.window(), "minutes": options.minutes, "frames": frames,
+        "wall_seconds": wall, "waited_for_a_core_seconds": waited, "rtf": frames as f64 * run.frame_seconds() / wall,
+        "steps": Kind::ALL.into_iter().map(|kind| (kind.name().to_owned(), report.times(kind).report()))
+            .collect::<serde_json::Map<_, _>>(),
+        "late_frames": report.late.frames, "late_frames_rollover": report.late.in_rollover,
+        "longest_frame_ms": report.late.longest * 1e3,
+        "allocations": run.allocations,
+        "resident_minute_1": memory.map(|(early, _)| early), "resident_end": memory.map(|(_, late)| late),
+        "growth_ratio": report.growth.0, "growth_ratio_median": report.growth.1,
+        "loudness_db": report.loudness.minutes, "drift_db": report.loudness.drift, "ends_db": report.loudness.ends,
+        "peak": run.ear.peak,
+        "clicks_one_frame": report.clicks[0].report(), "clicks_transition": report.clicks[1].report(),
+        "wav": options.out,
+    });
+    Ok((json, report.broken.is_empty()))
+}
+
+/// What was measured, and which bounds it breaks.
+struct Report {
+    times: [Times; Kind::ALL.len()],
+    late: Late,
+    loudness: Loudness,
+    /// One frame either side of a switch; from the first sample that can know of it to the end of the frame behind it.
+    clicks: [Clicks; 2],
+    /// Mean and median step time of the last minute over those of the second.
+    growth: (f64, f64),
+    memory: Option<(u64, u64)>,
+    broken: Vec<String>,
+}
+
+impl Report {
+    fn of(run: &Run, memory: Option<(u64, u64)>) -> Outcome<Self> {
+        let loudness = Loudness::of(&run.ear.power, run.frames_per_minute()).ok_or("too short for a drift")?;
+        let switches = run.switches();
+        let clicks = |before| {
+            Clicks::of(&run.ear.leaps, &switches, before, 1)
+                .ok_or("the window never rolled over: play longer, or give --window")
+        };
+        let last = (run.seconds.len() / run.frames_per_minute()).saturating_sub(1);
+        let (early, late) =
+            run.step_seconds_in_minute(1).zip(run.step_seconds_in_minute(last)).ok_or("too short for growth")?;
+        let mut report = Self {
+            times: Kind::ALL.map(|kind| Times::of(kind, &run.seconds, &run.work)),
+            late: Late::of(&run.seconds, &run.work, run.frame_seconds()),
+            clicks: [clicks(1)?, clicks(run.format.delay_frames)?],
+            growth: (late.0 / early.0, late.1 / early.1),
+            broken: Vec::new(),
+            loudness,
+            memory,
+        };
+        let grown = memory.map_or(0, |(early, late)| late.saturating_sub(early));
+        let bounds = [
+            (report.late.in_rollover == 0, format!("{} frames late in a roll-over", report.late.in_rollover)),
+            (run.allocations == 0, format!("{} allocations", run.allocations)),
+            (grown < MOST_MEMORY, format!("memory grew by {grown} bytes")),
+            (report.growth.0 < MOST_GROWTH, format!("steps take {:.3} times as long at the end", report.growth.0)),
+            (report.loudness.worst() < MOST_DRIFT, format!("loudness drifts by {:.2} dB", report.loudness.worst())),
+            (report.loudness.quietest() > SILENCE, format!("a minute at {:.1} dB", report.loudness.quietest())),
+            (run.ear.peak <= 1.0, format!("clips at {}", run.ear.peak)),
+            (run.ear.not_finite == 0, format!("{} samples that are no number", run.ear.not_finite)),
+            (run.ear.out_of_order == 0, format!("{} frames out of order", run.ear.out_of_order)),
+            (report.clicks.iter().all(Clicks::is_clean), "the switches click".to_owned()),
+        ];
+        report.broken = bounds.into_iter().filter(|(kept, _)| !kept).map(|(_, what)| what).collect();
+        Ok(report)
+    }
+
+    fn times(&self, kind: Kind) -> &Times {
+        &self.times[Kind::ALL.iter().position(|other| *other == kind).unwrap_or_default()]
+    }
+
+    fn say(&self) {
+        for kind in Kind::ALL {
+            let times = self.times(kind);
+            eprintln!(
+                "{:7} steps: {:6}, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+                kind.name(),
+                times.count,
+                times.p50,
+                times.p99,
+                times.max
+            );
+        }
+        eprintln!("late frames: {}, of them in a roll-over {}", self.late.frames, self.late.in_rollover);
+        eprintln!("growth of the step time: {:.3} (median {:.3})", self.growth.0, self.growth.1);
+        if let Some((early, late)) = self.memory {
+            let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            eprintln!("resident memory: {:.1} MiB after minute 1, {:.1} at the end", megabytes(early), megabytes(late));
+        }
+        let minutes: Vec<String> = self.loudness.minutes.iter().map(|level| format!("{level:.1}")).collect();
+        eprintln!(
+            "loudness by the minute: {} dB; slope {:+.2}, last against first {:+.2}",
+            minutes.join(" "),
+            self.loudness.drift,
+            self.loudness.ends
+        );
+        for (clicks, which) in self.clicks.iter().zip(["one frame either side of a switch", "the whole transition"]) {
+            eprintln!(
+                "{which}: largest sample step {:.3} of {} ({:.3} of {} elsewhere), mean rank {:.3} ({:+.1} deviations)",
+                clicks.largest[0],
+                clicks.counts[0],
+                clicks.largest[1],
+                clicks.counts[1],
+                clicks.mean_rank,
+                clicks.deviations
+            );
+        }
+        for broken in &self.broken {
+            eprintln!("past the bounds: {broken}");
+        }
+    }
+}
