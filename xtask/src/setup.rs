@@ -48,40 +48,80 @@ pub fn rust_tools() -> Outcome<()> {
     Ok(())
 }
 
-/// The Python of an environment under target/venv that holds tests/python/requirements.txt, made or renewed as needed.
-pub fn python_environment(workspace: &Workspace) -> Outcome<PathBuf> {
-    let requirements = workspace.root.join("tests/python/requirements.txt");
-    let wanted = fs::read_to_string(&requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
-    let folder = workspace.target.join("venv");
-    let inside = if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" };
-    let python = folder.join(inside);
-    let stamp = folder.join("installed.txt");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && imports(&python) {
-        return Ok(python);
-    }
-    packages(&[PYTHON])?;
-    eprintln!("set-up: Python environment in {}", folder.display());
-    let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).stdout(std::io::stderr()).status();
-    succeeded(made, &format!("python3 -m venv {}", folder.display()))?;
-    let installed = Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
-        .arg(&requirements)
-        .stdout(std::io::stderr())
-        .status();
-    succeeded(installed, &format!("{} -m pip install -r {}", python.display(), requirements.display()))?;
-    if !imports(&python) {
-        apt(&HOST_LIBRARIES)?;
-    }
-    if !imports(&python) {
-        return Err(format!("`{} -c 'import dawdreamer'` fails: see its message", python.display()));
-    }
-    fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))?;
-    Ok(python)
+/// A Python environment under the target folder.
+struct Environment {
+    /// Its folder there.
+    folder: &'static str,
+    /// What pip installs, from the workspace's root.
+    requirements: &'static str,
+    /// Python that fails when something is not there.
+    probe: &'static str,
+    /// Debian packages with the libraries that its modules open.
+    libraries: &'static [&'static str],
 }
 
-fn imports(python: &Path) -> bool {
-    let quiet = Command::new(python).args(["-c", "import dawdreamer, numpy"]).stdout(Stdio::null()).status();
-    quiet.is_ok_and(|status| status.success())
+/// The host that the VST3 tests use.
+const HOST: Environment = Environment {
+    folder: "venv",
+    requirements: "tests/python/requirements.txt",
+    probe: "import dawdreamer, numpy",
+    libraries: &HOST_LIBRARIES,
+};
+
+/// Hugging Face transformers, for golden values. Several gigabytes, so nothing but `reference` needs it.
+const MODEL: Environment = Environment {
+    folder: "model-venv",
+    requirements: "tests/python/reference/requirements.txt",
+    probe: "import torch, transformers, tokenizers, safetensors, numpy",
+    libraries: &[],
+};
+
+/// The Python of an environment that holds tests/python/requirements.txt, made or renewed as needed.
+pub fn python_environment(workspace: &Workspace) -> Outcome<PathBuf> {
+    HOST.ready(workspace)
+}
+
+/// The Python of an environment that holds tests/python/reference/requirements.txt, made or renewed as needed.
+pub fn model_environment(workspace: &Workspace) -> Outcome<PathBuf> {
+    MODEL.ready(workspace)
+}
+
+impl Environment {
+    fn ready(&self, workspace: &Workspace) -> Outcome<PathBuf> {
+        let requirements = workspace.root.join(self.requirements);
+        let wanted = fs::read_to_string(&requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
+        let folder = workspace.target.join(self.folder);
+        let inside = if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" };
+        let python = folder.join(inside);
+        let stamp = folder.join("installed.txt");
+        if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && self.imports(&python) {
+            return Ok(python);
+        }
+        packages(&[PYTHON])?;
+        eprintln!("set-up: Python environment in {}", folder.display());
+        let made =
+            Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).stdout(std::io::stderr()).status();
+        succeeded(made, &format!("python3 -m venv {}", folder.display()))?;
+        let installed = Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+            .arg(&requirements)
+            .stdout(std::io::stderr())
+            .status();
+        succeeded(installed, &format!("{} -m pip install -r {}", python.display(), requirements.display()))?;
+        if !self.libraries.is_empty() && !self.imports(&python) {
+            apt(self.libraries)?;
+        }
+        if !self.imports(&python) {
+            return Err(format!("`{} -c '{}'` fails: see its message", python.display(), self.probe));
+        }
+        fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))?;
+        Ok(python)
+    }
+
+    fn imports(&self, python: &Path) -> bool {
+        let quiet = Command::new(python).args(["-c", self.probe]).stdout(Stdio::null()).status();
+        quiet.is_ok_and(|status| status.success())
+    }
 }
 
 fn python(code: &str) -> bool {
