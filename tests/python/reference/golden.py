@@ -135,9 +135,31 @@ def encoded_gaps(codec, latent: torch.Tensor, codes: torch.Tensor) -> tuple[torc
     return torch.stack(gaps)[None].float(), missed
 
 
+def rounding(model, tensors: dict) -> dict:
+    """How far f32 took these values from f64's, as shares of the largest: nobody's f32 can be expected to be nearer.
+    Turns the model into f64.
+    """
+    model.double()
+    mask = tensors["attention_mask"]
+    states = model.text_encoder(input_ids=tensors["input_ids"], attention_mask=mask).last_hidden_state
+    conditional, blocks = teacher_forced(model, tensors["decoder_input_ids"], states, mask)
+    codec = model.audio_encoder
+    exact = {
+        "text_hidden": states,
+        "hidden_states": blocks[:-1],
+        "logits_conditional": conditional,
+        "encoder_latent": codec.encoder(tensors["encoder_audio"].double()),
+        "decoded_audio": codec.decode(tensors["codes"][None], [None]).audio_values,
+    }
+    return {
+        name: ((tensors[name].double() - values).abs().max() / values.abs().max()).item()
+        for name, values in exact.items()
+    }
+
+
 @torch.no_grad()
-def compute(model, prompts, texts: dict, sizes: dict, seed: int, with_generate: bool) -> tuple[dict, dict]:
-    """All tensors by key, and what was found on the way.
+def compute(model, prompts, texts: dict, sizes: dict, seed: int, thorough: bool) -> tuple[dict, dict]:
+    """All tensors by key, and what was found on the way. `thorough` also runs `generate`, and everything in f64.
 
     `texts`: `prompt`, `batch` and `cases` (lists); `sizes`: `positions`, `greedy_frames`, `decode_frames`,
     `encode_frames`.
@@ -169,7 +191,7 @@ def compute(model, prompts, texts: dict, sizes: dict, seed: int, with_generate: 
     unconditional, _ = teacher_forced(model, columns, torch.zeros_like(states), torch.zeros_like(mask))
     codes, gaps, inputs = greedy(model, states, mask, sizes["greedy_frames"])
     found = {"greedy_cache_difference": check_greedy(model, inputs, states, mask, codes, gaps)}
-    if with_generate:
+    if thorough:
         found["generate_audio_difference"] = check_generate(model, ids, mask, codes)
 
     books = config.num_codebooks // config.audio_channels
@@ -212,4 +234,7 @@ def compute(model, prompts, texts: dict, sizes: dict, seed: int, with_generate: 
         "latent_rms": latent.square().mean().sqrt().item(),
         "latent_deviation": latent.std(dim=-1).mean().item(),
     }
-    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}, found
+    tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    if thorough:
+        found["rounding"] = rounding(model, tensors)
+    return tensors, found

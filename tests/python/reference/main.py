@@ -23,8 +23,8 @@ import tokens
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # What an earlier run may have left.
 OURS = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
-# `generate` is run as a check up to this many parameters of the decoder; it takes as long as our own greedy run.
-GENERATE_LIMIT = 1_000_000_000
+# Up to this many parameters, `generate` is run as a check and everything once more in f64.
+THOROUGH_LIMIT = 1_000_000_000
 
 
 def say(line: str) -> None:
@@ -131,8 +131,8 @@ def fill(arguments, made: Path) -> dict:
         say(f"transformers and tokenizer.json tokenise differently, transformers' ids are kept: {text!r}")
     texts = {"prompt": arguments.prompt, "batch": [arguments.prompt, "piano", "", tokens.PROMPTS[4]], "cases": cases}
     sizes = {name: getattr(arguments, name) for name in ("positions", "greedy_frames", "decode_frames", "encode_frames")}
-    count = sum(weights.numel() for weights in model.decoder.parameters())
-    tensors, found = golden.compute(model, prompts, texts, sizes, arguments.seed, count <= GENERATE_LIMIT)
+    count = sum(weights.numel() for weights in model.parameters())
+    tensors, found = golden.compute(model, prompts, texts, sizes, arguments.seed, count <= THOROUGH_LIMIT)
     for name, tensor in tensors.items():
         floating = tensor.is_floating_point()
         content = f"rms {tensor.square().mean().sqrt():.4g}" if floating else f"{tensor.unique().numel()} distinct"
@@ -160,7 +160,7 @@ def fill(arguments, made: Path) -> dict:
         "torch": torch.__version__,
     }
     save_file(tensors, str(made / "reference.safetensors"), metadata=metadata)
-    return {"parameters": sum(weights.numel() for weights in model.parameters()), **found}
+    return {"parameters": count, **found}
 
 
 if __name__ == "__main__":
