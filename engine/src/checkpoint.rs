@@ -2,7 +2,6 @@
 //! Weights are read into memory that the process owns, tensor by tensor; every defect is a typed error that names file
 //! and remedy, and no buffer is sized by what a file only claims.
 
-mod charsmap;
 pub mod config;
 pub mod error;
 mod fields;
@@ -39,8 +38,6 @@ impl Checkpoint {
         let config = Config::read(source)?;
         let remedy = "copy tokenizer.json from the published checkpoint";
         let tokenizer = source.read_required("tokenizer.json", MOST_TOKENIZER_BYTES, remedy)?;
-        let unusable = |reason| CheckpointError::Tokenizer { file: source.file("tokenizer.json"), reason };
-        charsmap::check(&tokenizer).map_err(unusable)?;
         let weights = Weights::read(source, progress)?;
         Ok(Self { name: source.name(), config, weights, tokenizer })
     }

@@ -1,13 +1,14 @@
 //! Prompts: the checkpoint's own tokenizer, its T5 encoder, and the cross-attention cache that the decoder plays from.
 //! Loader thread.
 
+mod charsmap;
 mod t5;
-
-use tokenizers::Tokenizer;
+mod tokenizer;
 
 use crate::checkpoint::{Bytes, CheckpointError, TextConfig, Weights};
 use crate::decoder::{CrossCache, Decoder};
 use t5::T5Encoder;
+use tokenizer::PromptTokenizer;
 
 /// Longest prompt in tokens. T5 was trained on 512; attention over more only costs time.
 const MOST_TOKENS: usize = 2048;
@@ -39,7 +40,7 @@ pub struct TextStates {
 
 /// Tokenizer and T5 encoder of one checkpoint. Immutable.
 pub struct TextEncoder {
-    tokenizer: Tokenizer,
+    tokenizer: PromptTokenizer,
     t5: T5Encoder,
     eos: u32,
     vocab: usize,
@@ -56,12 +57,8 @@ impl TextEncoder {
         tokenizer: &Bytes,
         file: &str,
     ) -> Result<Self, CheckpointError> {
-        let refused =
-            |error: tokenizers::Error| CheckpointError::Tokenizer { file: file.to_owned(), reason: error.to_string() };
-        let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(refused)?;
-        // Settings of whoever saved the file: one prompt needs no padding, and the reference truncates nothing.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(refused)?;
+        let refused = |reason| CheckpointError::Tokenizer { file: file.to_owned(), reason };
+        let tokenizer = PromptTokenizer::parse(tokenizer).map_err(refused)?;
         let t5 = T5Encoder::load(weights, config)?;
         Ok(Self { tokenizer, t5, eos: config.eos_token_id, vocab: config.vocab_size })
     }
@@ -71,9 +68,7 @@ impl TextEncoder {
     /// # Errors
     /// A prompt that is too long or that the tokenizer refuses.
     pub fn encode(&self, text: &str) -> Result<TextStates, TextError> {
-        let encoding =
-            self.tokenizer.encode(text, true).map_err(|error| TextError::Tokenizer { reason: error.to_string() })?;
-        let mut ids = encoding.get_ids().to_vec();
+        let mut ids = self.tokenizer.ids(text).map_err(|reason| TextError::Tokenizer { reason })?;
         if ids.is_empty() {
             ids.push(self.eos);
         }

@@ -302,7 +302,7 @@ impl CodecConfig {
         if reach > MOST_REACH_FRAMES || reach * hop as f64 > MOST_REACH_SAMPLES {
             let name = "num_residual_layers";
             let expected =
-                format!("so small, with kernels and dilations, that the layers see {MOST_REACH_FRAMES} frames");
+                format!("so small, with kernels and dilations, that the layers see at most {MOST_REACH_FRAMES} frames");
             return Err(fields.wrong(name, &expected, fields.get(name)));
         }
         if config.codebook_dim != config.hidden_size {
@@ -334,10 +334,12 @@ impl DecoderConfig {
             activation,
             max_position_embeddings: fields.integer("max_position_embeddings", 2048, 1..=1 << 20)?,
         };
-        for (name, divisor) in [("hidden_size", config.num_attention_heads), ("num_codebooks", config.audio_channels)] {
-            let value = if name == "hidden_size" { config.hidden_size } else { config.num_codebooks };
+        for (name, value, by, divisor) in [
+            ("hidden_size", config.hidden_size, "num_attention_heads", config.num_attention_heads),
+            ("num_codebooks", config.num_codebooks, "audio_channels", config.audio_channels),
+        ] {
             if !value.is_multiple_of(divisor) {
-                return Err(fields.wrong(name, &format!("a multiple of {divisor}"), fields.get(name)));
+                return Err(fields.wrong(name, &format!("a multiple of {by} ({divisor})"), fields.get(name)));
             }
         }
         Ok(config)

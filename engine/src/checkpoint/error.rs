@@ -31,6 +31,9 @@ pub enum CheckpointError {
     /// A JSON file that does not parse.
     #[error("{file} is not valid JSON ({reason}); download the file again")]
     Json { file: String, reason: String },
+    /// An index that does not name the files of its weights.
+    #[error("{file} is no index of weight files ({reason}); download the file again")]
+    Index { file: String, reason: String },
     /// A configuration value out of its range.
     #[error("{file}: {field} should be {expected}, found {found}; download the file again")]
     Field { file: String, field: String, expected: String, found: String },
@@ -75,7 +78,7 @@ pub enum CheckpointError {
 }
 
 /// A name or message out of a file, short enough for an error text.
-pub(super) fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     match text.char_indices().nth(160) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),

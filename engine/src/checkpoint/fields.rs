@@ -54,7 +54,11 @@ impl<'a> Fields<'a> {
         let Some(value) = self.get(name) else { return Ok(default) };
         let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
         number.filter(|number| range.contains(number)).ok_or_else(|| {
-            self.wrong(name, &format!("a whole number from {} to {}", range.start(), range.end()), Some(value))
+            let expected = match *range.end() {
+                usize::MAX => format!("a whole number from {} on", range.start()),
+                end => format!("a whole number from {} to {end}", range.start()),
+            };
+            self.wrong(name, &expected, Some(value))
         })
     }
 

@@ -202,15 +202,19 @@ fn shards(source: &CheckpointSource) -> Result<BTreeMap<String, String>, Checkpo
         return Ok(BTreeMap::new());
     }
     if let Some(bytes) = source.read_at_most(INDEX, MOST_INDEX_BYTES)? {
-        let json = |reason: String| CheckpointError::Json { file: source.file(INDEX), reason: shortened(&reason) };
-        let index: Index = serde_json::from_slice(&bytes).map_err(|error| json(error.to_string()))?;
+        let refused = |reason: String| CheckpointError::Index { file: source.file(INDEX), reason };
+        let parsed: Result<Index, _> = serde_json::from_slice(&bytes);
+        let index = parsed.map_err(|error| refused(shortened(&error.to_string())))?;
         // A shard is a file beside the index, never a path out of the folder.
         let outside = |name: &&String| name.contains(['/', '\\', ':']) || !name.ends_with(".safetensors");
         if let Some(name) = index.weight_map.values().find(outside) {
-            return Err(json(format!("{} is not the name of a safetensors file in the same folder", shortened(name))));
+            return Err(refused(format!(
+                "{} is not the name of a safetensors file in the same folder",
+                shortened(name)
+            )));
         }
         if index.weight_map.is_empty() {
-            return Err(json("it names no files".to_owned()));
+            return Err(refused("it names no files".to_owned()));
         }
         return Ok(index.weight_map);
     }

@@ -5,6 +5,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+/// Where a normalizer keeps its map, in base64.
+const FIELD: &str = "precompiled_charsmap";
+
 #[derive(Deserialize)]
 struct Tokenizer {
     normalizer: Option<Value>,
@@ -20,10 +23,10 @@ pub(super) fn check(tokenizer: &[u8]) -> Result<(), String> {
 }
 
 fn check_normalizer(normalizer: &Value) -> Result<(), String> {
-    if let Some(text) = normalizer.get("precompiled_charsmap").and_then(Value::as_str)
-        && let Some(map) = base64(text)
-    {
-        check_map(&map).map_err(|reason| format!("its precompiled_charsmap {reason}"))?;
+    if normalizer.get("type").is_some_and(|kind| kind == "Precompiled") || normalizer.get(FIELD).is_some() {
+        let map = normalizer.get(FIELD).and_then(Value::as_str).and_then(base64);
+        map.map_or(Err("is no base64 text".to_owned()), |map| check_map(&map))
+            .map_err(|reason| format!("its {FIELD} {reason}"))?;
     }
     // A sequence holds further ones. The JSON parser has bounded the depth.
     let parts = normalizer.get("normalizers").and_then(Value::as_array);
@@ -32,7 +35,7 @@ fn check_normalizer(normalizer: &Value) -> Result<(), String> {
 
 fn check_map(map: &[u8]) -> Result<(), String> {
     let Some((size, rest)) = map.split_first_chunk::<4>() else {
-        return Err(format!("has {} bytes", map.len()));
+        return Err(format!("has {} byte(s)", map.len()));
     };
     let size = u32::from_le_bytes(*size) as usize;
     if size < 4 || !size.is_multiple_of(4) || size > rest.len() {
@@ -78,6 +81,9 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
     let digits = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(text);
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
+    if !text.len().is_multiple_of(4) {
+        return None;
+    }
     for group in digits.chunks(4) {
         let mut bits = 0;
         for &digit in group {
@@ -121,7 +127,7 @@ mod tests {
         for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmE=", "fooba")] {
             assert_eq!(base64(text).unwrap(), bytes.as_bytes(), "{text}");
         }
-        assert_eq!(base64("Zm 9"), None);
+        assert_eq!([base64("Zm 9"), base64("Zm9"), base64("Z==="), base64("=Zm9")], [None, None, None, None]);
     }
 
     #[test]
@@ -135,7 +141,7 @@ mod tests {
         };
         refused(&|map| map[..4].fill(0xff), "claims a trie of 4294967295 bytes");
         refused(&|map| map[..4].fill(0), "claims a trie of 0 bytes");
-        refused(&|map| map.truncate(3), "has 3 bytes");
+        refused(&|map| map.truncate(3), "has 3 byte");
         refused(&|map| map.truncate(1000), "claims a trie of 2048 bytes and holds 996");
         refused(&|map| map[4..8].copy_from_slice(&(512u32 << 10).to_le_bytes()), "out of itself");
         let leaf = 4 + 4 * (256 ^ usize::from(b'a') ^ 1);
@@ -148,6 +154,8 @@ mod tests {
         let inner = r#"{"type": "Precompiled", "precompiled_charsmap": "////fw=="}"#;
         let text = format!(r#"{{"normalizer": {{"type": "Sequence", "normalizers": [{{"type": "NFC"}}, {inner}]}}}}"#);
         assert!(check(text.as_bytes()).unwrap_err().contains("claims a trie of 2147483647 bytes"));
+        let bare = check(br#"{"normalizer": {"type": "Precompiled"}}"#).unwrap_err();
+        assert!(bare.contains("is no base64 text"), "{bare}");
         assert_eq!(check(br#"{"normalizer": null}"#), Ok(()));
         assert_eq!(check(b"{"), Ok(()));
     }
