@@ -74,6 +74,8 @@ pub struct Run {
     pub work: Vec<StepWork>,
     /// Of each step, wall time.
     pub seconds: Vec<f32>,
+    /// Of each step, time on a core, which other work on the machine does not lengthen; wall time where it is not known.
+    pub compute: Vec<f32>,
     /// Allocations on this thread after [`WARM_UP`] steps; always 0 where the counting allocator is not installed.
     pub allocations: usize,
 }
@@ -81,7 +83,14 @@ pub struct Run {
 impl Run {
     /// Room for `frames` frames.
     pub fn new(format: StreamFormat, frames: usize) -> Self {
-        Self { format, ear: Ear::new(frames), work: reserved(frames), seconds: reserved(frames), allocations: 0 }
+        Self {
+            format,
+            ear: Ear::new(frames),
+            work: reserved(frames),
+            seconds: reserved(frames),
+            compute: reserved(frames),
+            allocations: 0,
+        }
     }
 
     /// Plays `frames` frames of one piece like `control`, and its end. `each` hears of every step, after its time was taken;
@@ -104,9 +113,11 @@ impl Run {
         };
         for index in 0..frames {
             let control = ControlFrame { index, ..control };
-            let (before, start) = (allocations(), Instant::now());
+            let (before, start, on_core) = (allocations(), Instant::now(), core_seconds());
             player.answer(&control, &mut hear)?;
-            self.seconds.push(start.elapsed().as_secs_f32());
+            let (end, seconds) = (core_seconds(), start.elapsed().as_secs_f32());
+            self.seconds.push(seconds);
+            self.compute.push(end.zip(on_core).map_or(seconds, |(end, start)| (end - start) as f32));
             if index as usize >= WARM_UP {
                 self.allocations += allocations() - before;
             }
@@ -139,10 +150,10 @@ impl Run {
         self.work.iter().enumerate().filter(|(_, work)| work.switched).map(|(step, _)| step).collect()
     }
 
-    /// Mean and median step time of a minute, counted from 0.
-    pub fn step_seconds_in_minute(&self, minute: usize) -> Option<(f64, f64)> {
+    /// Mean and median compute time of a minute's steps; minutes count from 0.
+    pub fn compute_in_minute(&self, minute: usize) -> Option<(f64, f64)> {
         let length = self.frames_per_minute();
-        let mut steps = self.seconds.get(minute * length..(minute + 1) * length)?.to_vec();
+        let mut steps = self.compute.get(minute * length..(minute + 1) * length)?.to_vec();
         steps.sort_unstable_by(f32::total_cmp);
         let mean = steps.iter().map(|s| f64::from(*s)).sum::<f64>() / steps.len().max(1) as f64;
         Some((mean, f64::from(*steps.get(steps.len() / 2)?)))
@@ -162,6 +173,19 @@ pub fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// Seconds that this thread has been on a core, where the system tells.
+pub fn core_seconds() -> Option<f64> {
+    #[cfg(unix)]
+    {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is to a timespec of our own.
+        let told = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } == 0;
+        told.then(|| time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// Seconds that this thread was ready to run and did not, where the system tells: other work on the machine.

@@ -28,18 +28,23 @@ static ALLOCATOR: Counting = Counting;
 const MOST_DRIFT: f64 = 3.0;
 /// The quietest minute must be louder, dB of full scale.
 const SILENCE: f64 = -50.0;
-/// Mean step time of the last minute over that of the second one must be less.
+/// Mean compute time of a step in the last minute over that in the second one must be less.
 const MOST_GROWTH: f64 = 1.1;
 /// Resident memory may grow by less than this from the first minute's end on.
 const MOST_MEMORY: u64 = 4 << 20;
 
 /// Plays many minutes through the engine's core, far past the model's window, and measures what grows, drifts, clicks or
-/// is late. Exit code 1 when: a frame is late within a rebuild or at a switch (its control arrives at its own time, its
-/// step starts then or after the step before, its audio is due one frame later); anything is allocated after the first
-/// 100 steps; resident memory grows by 4 MiB after minute 1; the mean step time of the last minute is 1.1 times that of
-/// minute 2; loudness drifts by 3 dB (slope over the minutes, or last two minutes against first two); a minute is below
-/// -50 dB; a sample is beyond +-1 or no number; or the largest sample steps at the switches stand out (rank sum, highest
-/// hundredth, largest).
+/// is late.
+///
+/// A frame's control arrives at its own time, its step starts then or after the step before, its audio is due one frame
+/// later. Late frames are counted by wall time, which other work on the machine lengthens, and by compute time (on a
+/// core), which it does not.
+///
+/// Exit code 1 when: a frame within a rebuild or at a switch is late by compute time; anything is allocated after the first
+/// 100 steps; resident memory grows by 4 MiB after minute 1; the mean compute time of a step in the last minute is 1.1
+/// times that in minute 2; loudness drifts by 3 dB (slope over the minutes, or last two minutes against first two); a
+/// minute is below -50 dB; a sample is beyond +-1 or no number; or the largest sample steps at the switches stand out from
+/// those elsewhere (rank sum, highest hundredth, largest).
 #[derive(Parser)]
 struct Options {
     /// Minutes to play, at least 4.
@@ -175,10 +180,11 @@ fn soak(options: &Options) -> Outcome<(Value, bool)> {
         "model": model.name(), "prompt": options.prompt, "seed": options.seed,
         "window": player.window(), "minutes": options.minutes, "frames": frames,
         "wall_seconds": wall, "waited_for_a_core_seconds": waited, "rtf": frames as f64 * run.frame_seconds() / wall,
-        "steps": Kind::ALL.into_iter().map(|kind| (kind.name().to_owned(), report.times(kind).report()))
-            .collect::<serde_json::Map<_, _>>(),
+        "steps": report.steps(),
         "late_frames": report.late.frames, "late_frames_rollover": report.late.in_rollover,
-        "longest_frame_ms": report.late.longest * 1e3,
+        "late_frames_compute": report.late_compute.frames,
+        "late_frames_rollover_compute": report.late_compute.in_rollover,
+        "longest_frame_ms": report.late.longest * 1e3, "longest_frame_compute_ms": report.late_compute.longest * 1e3,
         "allocations": run.allocations,
         "resident_minute_1": memory.map(|(early, _)| early), "resident_end": memory.map(|(_, late)| late),
         "growth_ratio": report.growth.0, "growth_ratio_median": report.growth.1,
@@ -192,12 +198,14 @@ fn soak(options: &Options) -> Outcome<(Value, bool)> {
 
 /// What was measured, and which bounds it breaks.
 struct Report {
-    times: [Times; Kind::ALL.len()],
+    /// By kind of step: wall time, compute time.
+    times: [(Times, Times); Kind::ALL.len()],
     late: Late,
+    late_compute: Late,
     loudness: Loudness,
     /// One frame either side of a switch; from the first sample that can know of it to the end of the frame behind it.
     clicks: [Clicks; 2],
-    /// Mean and median step time of the last minute over those of the second.
+    /// Mean and median compute time of the last minute's steps over those of the second's.
     growth: (f64, f64),
     memory: Option<(u64, u64)>,
     broken: Vec<String>,
@@ -212,11 +220,12 @@ impl Report {
                 .ok_or("the window never rolled over: play longer, or give --window")
         };
         let last = (run.seconds.len() / run.frames_per_minute()).saturating_sub(1);
-        let (early, late) =
-            run.step_seconds_in_minute(1).zip(run.step_seconds_in_minute(last)).ok_or("too short for growth")?;
+        let (early, late) = run.compute_in_minute(1).zip(run.compute_in_minute(last)).ok_or("too short for growth")?;
         let mut report = Self {
-            times: Kind::ALL.map(|kind| Times::of(kind, &run.seconds, &run.work)),
+            times: Kind::ALL
+                .map(|kind| (Times::of(kind, &run.seconds, &run.work), Times::of(kind, &run.compute, &run.work))),
             late: Late::of(&run.seconds, &run.work, run.frame_seconds()),
+            late_compute: Late::of(&run.compute, &run.work, run.frame_seconds()),
             clicks: [clicks(1)?, clicks(run.format.delay_frames)?],
             growth: (late.0 / early.0, late.1 / early.1),
             broken: Vec::new(),
@@ -225,7 +234,10 @@ impl Report {
         };
         let grown = memory.map_or(0, |(early, late)| late.saturating_sub(early));
         let bounds = [
-            (report.late.in_rollover == 0, format!("{} frames late in a roll-over", report.late.in_rollover)),
+            (
+                report.late_compute.in_rollover == 0,
+                format!("{} frames late in a roll-over by compute time", report.late_compute.in_rollover),
+            ),
             (run.allocations == 0, format!("{} allocations", run.allocations)),
             (grown < MOST_MEMORY, format!("memory grew by {grown} bytes")),
             (report.growth.0 < MOST_GROWTH, format!("steps take {:.3} times as long at the end", report.growth.0)),
@@ -240,24 +252,25 @@ impl Report {
         Ok(report)
     }
 
-    fn times(&self, kind: Kind) -> &Times {
-        &self.times[Kind::ALL.iter().position(|other| *other == kind).unwrap_or_default()]
+    fn steps(&self) -> Value {
+        let kinds = Kind::ALL.iter().zip(&self.times);
+        let report = |(kind, (wall, compute)): (&Kind, &(Times, Times))| {
+            (kind.name().to_owned(), json!({ "wall": wall.report(), "compute": compute.report() }))
+        };
+        Value::Object(kinds.map(report).collect())
     }
 
     fn say(&self) {
-        for kind in Kind::ALL {
-            let times = self.times(kind);
-            eprintln!(
-                "{:7} steps: {:6}, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
-                kind.name(),
-                times.count,
-                times.p50,
-                times.p99,
-                times.max
-            );
+        eprintln!("steps          count | wall ms p50, p99, max | compute ms p50, p99, max");
+        for (kind, (wall, compute)) in Kind::ALL.iter().zip(&self.times) {
+            let three = |times: &Times| format!("{:6.2} {:6.2} {:6.2}", times.p50, times.p99, times.max);
+            eprintln!("{:12} {:7} |  {} |  {}", kind.name(), wall.count, three(wall), three(compute));
         }
-        eprintln!("late frames: {}, of them in a roll-over {}", self.late.frames, self.late.in_rollover);
-        eprintln!("growth of the step time: {:.3} (median {:.3})", self.growth.0, self.growth.1);
+        for (late, time) in [(self.late, "wall"), (self.late_compute, "compute")] {
+            let (frames, rollover) = (late.frames, late.in_rollover);
+            eprintln!("late frames by {time} time: {frames}, of them in a roll-over {rollover}");
+        }
+        eprintln!("growth of the compute time: {:.3} (median {:.3})", self.growth.0, self.growth.1);
         if let Some((early, late)) = self.memory {
             let megabytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             eprintln!("resident memory: {:.1} MiB after minute 1, {:.1} at the end", megabytes(early), megabytes(late));
