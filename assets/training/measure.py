@@ -53,5 +53,40 @@ def si_sdr(estimate: torch.Tensor, target: torch.Tensor) -> float:
     return 10.0 * math.log10(scaled.square().sum().item() / max(1e-12, (estimate - scaled).square().sum().item()))
 
 
+def power_spectrum(audio: torch.Tensor, window: int = 4096) -> torch.Tensor:
+    """Power per frame and bin, `[frames, window / 2 + 1]`; a sine of amplitude 1 peaks at 0.25."""
+    hann = torch.hann_window(window)
+    spectrum = torch.stft(audio, window, window // 4, window=hann, return_complex=True) / hann.sum()
+    return spectrum.abs().square().T
+
+
+def band_difference(estimate: torch.Tensor, target: torch.Tensor, low: float, high: float) -> float:
+    """Mean power of the estimate between two frequencies over that of the target, in dB (floor -110 dB)."""
+    inside = slice(int(low * 4096 / SAMPLE_RATE), int(high * 4096 / SAMPLE_RATE))
+    made, wanted = (power_spectrum(audio)[:, inside].sum(1).mean() + 1e-11 for audio in (estimate, target))
+    return 10.0 * torch.log10(made / wanted).item()
+
+
+def buzz(estimate: torch.Tensor, target: torch.Tensor, low: float = 12_000.0) -> float:
+    """Share of frames in which the estimate has 6 dB more than the target above `low`, and more than -80 dB."""
+    first = int(low * 4096 / SAMPLE_RATE)
+    made, wanted = (power_spectrum(audio)[:, first:].sum(1) for audio in (estimate, target))
+    return ((made > 4.0 * wanted) & (made > 1e-8)).float().mean().item()
+
+
+def lines(estimate: torch.Tensor, target: torch.Tensor, spacing: int = 2000) -> float:
+    """How far lines at multiples of `spacing` Hz stand out of the estimate's mean spectrum, beyond the target's.
+
+    The mean over the multiples, in dB over the median of the bins 30 to 190 Hz away; below 0 counts as 0.
+    """
+    heights = []
+    for audio in (estimate, target):
+        mean = 10.0 * (power_spectrum(audio).mean(0) + 1e-11).log10()
+        places = range(spacing * 4096 // SAMPLE_RATE, len(mean) - 32, spacing * 4096 // SAMPLE_RATE)
+        beside = [torch.cat([mean[p - 24 : p - 3], mean[p + 4 : p + 25]]).median() for p in places]
+        heights.append(torch.stack([mean[p - 1 : p + 2].max() - b for p, b in zip(places, beside)]))
+    return (heights[0] - heights[1]).clamp_min(0.0).mean().item()
+
+
 def rms(audio: torch.Tensor) -> float:
     return audio.square().mean().sqrt().item()

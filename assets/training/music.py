@@ -29,10 +29,13 @@ class Clips:
         return torch.from_numpy(self.audio[index, start:end].astype(np.float32) / 32768.0)
 
     def random_segments(self, generator: np.random.Generator, count: int, length: int) -> torch.Tensor:
-        """`[count, 1, length]` from random places, each at a random level (-12 to +3 dB)."""
+        """`[count, 1, length]` from random places, each at a random level.
+
+        -6 to +3 dB around the clip's own: a wider range spends codes of the first codebook on levels that no clip has.
+        """
         rows = []
         for _ in range(count):
             index = int(generator.integers(len(self)))
             start = int(generator.integers(self.samples - length + 1))
-            rows.append(self.clip(index, start, length) * 10.0 ** (generator.uniform(-12.0, 3.0) / 20.0))
+            rows.append(self.clip(index, start, length) * 10.0 ** (generator.uniform(-6.0, 3.0) / 20.0))
         return torch.stack(rows)[:, None]

@@ -7,6 +7,8 @@ from architecture import SAMPLE_RATE
 
 WINDOWS = (256, 512, 1024, 2048, 4096)
 FLOOR = 3e-5  # amplitude below which spectra count as silent, about -90 dB
+PERIOD = 16  # samples: 2 kHz, the rate before the last two upsamplers, whose images are lines at its multiples
+STRETCH = 80  # periods averaged, 40 ms
 
 
 def mel_matrix(window: int, bands: int) -> torch.Tensor:
@@ -22,8 +24,18 @@ def mel_matrix(window: int, bands: int) -> torch.Tensor:
     return filters / filters.sum(0)
 
 
+def periodic(error: torch.Tensor) -> torch.Tensor:
+    """Mean amplitude of what repeats every `PERIOD` samples in an error `[batch, samples]`, its constant left out.
+
+    Transposed convolutions leave such images of their bias; a log-mel band dilutes a line among its other bins.
+    """
+    stretches = error[:, : error.shape[1] // (PERIOD * STRETCH) * (PERIOD * STRETCH)]
+    cycle = stretches.reshape(len(error), -1, STRETCH, PERIOD).mean(2)
+    return (cycle - cycle.mean(2, keepdim=True)).abs().mean((1, 2))
+
+
 class Reconstruction(nn.Module):
-    """Waveform error over power, relative magnitude L1 and log-mel L1; inputs `[batch, samples]`."""
+    """Waveform error over power, relative magnitude L1, log-mel L1, periodic error over level: `[batch, samples]`."""
 
     def __init__(self):
         super().__init__()
@@ -41,6 +53,7 @@ class Reconstruction(nn.Module):
 
     def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         losses = {"wave": ((estimate - target).square().mean(1) / target.square().mean(1).clamp_min(1e-6)).mean()}
+        losses["periodic"] = (periodic(estimate - target) / target.square().mean(1).sqrt().clamp_min(1e-3)).mean()
         losses["mel"], losses["magnitude"] = 0.0, 0.0
         for window in WINDOWS:
             with torch.no_grad():
