@@ -68,6 +68,8 @@ pub fn compare(checkpoint: &Path, reference: &Path, progress: &dyn Fn(&str)) -> 
         progress("text states");
         codes.extend(language.tokens(&reference)?);
         let cross = language.text(&reference, &mut stages)?;
+        codes.extend(language.prompts(&reference, &mut stages)?);
+        language.padded(&reference, &mut stages)?;
         progress("hidden states and logits");
         language.teacher_forced(&reference, cross.as_ref(), &mut stages)?;
         progress("greedy codes");

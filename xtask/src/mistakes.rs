@@ -131,7 +131,7 @@ fn fixtures(root: &Path) -> Outcome<Vec<(PathBuf, PathBuf)>> {
 
 /// The engine alone as a workspace of its own: its sources, what it embeds, the lock file.
 fn copy_sources(root: &Path, copy: &Path) -> Outcome<()> {
-    for folder in ["engine", "assets/demo"] {
+    for folder in ["engine", "assets"] {
         let target = copy.join(folder);
         if target.exists() {
             fs::remove_dir_all(&target).map_err(|e| format!("{}: {e}", target.display()))?;

@@ -12,6 +12,13 @@ use crate::text::TextEncoder;
 /// Positions of both guidance rows that share a pass: bounds the memory at any length.
 const POSITIONS: usize = 8;
 
+/// A prompt with the ids that transformers gives it.
+#[derive(serde::Deserialize)]
+struct PromptCase {
+    text: String,
+    ids: Vec<u32>,
+}
+
 /// One checkpoint's language half.
 pub(super) struct Language<'a> {
     pub config: &'a Config,
@@ -29,6 +36,59 @@ impl Language<'_> {
         let wrong =
             if ours == expected { vec![] } else { vec![format!("{prompt:?} gives {ours:?}, not {expected:?}")] };
         Ok(Some(CodesStage::new("input_ids", expected.len(), vec![], wrong)))
+    }
+
+    /// Further prompts, where the file has any: their token ids by our tokenizer, and their text states.
+    pub fn prompts(&self, reference: &Reference, stages: &mut Vec<Stage>) -> Result<Option<CodesStage>, ParityError> {
+        let Some(list) = reference.metadata("prompts") else { return Ok(None) };
+        let cases: Vec<PromptCase> = serde_json::from_str(&list).map_err(|error| ParityError::Tensor {
+            file: reference.name().to_owned(),
+            key: "prompts".to_owned(),
+            reason: error.to_string(),
+        })?;
+        let mut wrong = Vec::new();
+        for (index, case) in cases.iter().enumerate() {
+            let ours = self.text.encode(&case.text)?;
+            if ours.ids != case.ids {
+                wrong.push(format!("{:?} gives {:?}, not {:?}", case.text, ours.ids, case.ids));
+                continue;
+            }
+            let key = format!("prompts_hidden.{index}");
+            if reference.has(&key) {
+                let expected = reference.floats(&key, 3)?;
+                stages.push(Stage::by_largest(
+                    format!("text_hidden, {key}"),
+                    &ours.states,
+                    &expected.values,
+                    self.bound,
+                ));
+            }
+        }
+        Ok(Some(CodesStage::new("prompts", cases.len(), vec![], wrong)))
+    }
+
+    /// Prompts of unequal length that the reference padded to one batch: padding must not reach the states.
+    pub fn padded(&self, reference: &Reference, stages: &mut Vec<Stage>) -> Result<(), ParityError> {
+        if !reference.has("padded_text_hidden") {
+            return Ok(());
+        }
+        let ids = reference.integers("padded_input_ids", 2)?;
+        let mask = reference.integers("padded_attention_mask", 2)?;
+        let expected = reference.floats("padded_text_hidden", 3)?;
+        let (tokens, width) = (ids.shape[1], self.config.text.d_model);
+        let fits = mask.shape == ids.shape && expected.shape == [ids.shape[0], tokens, width];
+        self.expect(reference, "padded_text_hidden", fits)?;
+        let rows = ids.values.chunks_exact(tokens).zip(mask.values.chunks_exact(tokens));
+        for (row, ((ids, mask), states)) in rows.zip(expected.values.chunks_exact(tokens * width)).enumerate() {
+            let (mut kept, mut wanted) = (Vec::new(), Vec::new());
+            for (token, states) in states.chunks_exact(width).enumerate().filter(|(token, _)| mask[*token] != 0) {
+                kept.push(ids[token]);
+                wanted.extend_from_slice(states);
+            }
+            let ours = self.text.states(&kept)?;
+            stages.push(Stage::by_largest(format!("text_hidden, padded row {row}"), &ours, &wanted, self.bound));
+        }
+        Ok(())
     }
 
     /// Text states, and the cross-attention cache made from our own ones; `None` when the mask hides every token.
