@@ -7,8 +7,10 @@ import json
 import string
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
+
+import charsmap
 
 SPECIALS = ["<pad>", "</s>", "<unk>"]
 WORDS = (
@@ -24,6 +26,7 @@ PROMPTS = [
     "slow warm strings pad",
     LONG,
     "café déjà-vu, mañana, Straße 日本の音楽 🎹 ﬁne",
+    "cafe\u0301 \uff30ｉａｎｏ\u3000x\u00b2 ½\u00a0\u200bslow\u2003warm\ufeff n\u0303a\u0308",
     "   leading and trailing   ",
     "two  spaces   three\tand a tab",
     "first line\nsecond line\r\n\nthird",
@@ -37,7 +40,7 @@ PROMPTS = [
 def build(vocabulary: int) -> Tokenizer:
     """Pieces for ids below `vocabulary`: words, all of printable ASCII, some letters beyond it, then syllables."""
     pieces = ["▁", *("▁" + word for word in WORDS.split()), *PIECES.split()]
-    pieces += [c for c in string.printable if not c.isspace()] + list("éàñß日本")
+    pieces += [c for c in string.printable if not c.isspace()] + list("éàñäß日本")
     spare = itertools.chain(
         (head + "".join(letters) for size in (2, 3) for head in ("▁", "")
          for letters in itertools.product(string.ascii_lowercase, repeat=size)),
@@ -50,6 +53,7 @@ def build(vocabulary: int) -> Tokenizer:
     scored = [(piece, -9.0 + 3.1 * min(len(piece), 3) / 3 - index * 1e-4) for index, piece in enumerate(pieces)]
     scored = [(s, 0.0) for s in SPECIALS] + scored + [(s, 0.0) for s in sentinels]
     tokenizer = Tokenizer(models.Unigram(scored, unk_id=2, byte_fallback=False))
+    tokenizer.normalizer = normalizers.Precompiled(charsmap.compile_map(charsmap.mappings()))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
     )
