@@ -37,11 +37,12 @@ const MOST_MEMORY: u64 = 4 << 20;
 /// is late.
 ///
 /// A frame's control arrives at its own time, its step starts then or after the step before, its audio is due one frame
-/// later. Late frames are counted by wall time, which other work on the machine lengthens, and by compute time (on a
-/// core), which it does not.
+/// later. Late frames are counted by the first take's wall time, and by each step's least compute time (on a core) of all
+/// takes: other work on the machine and its host lengthens one take's steps, a roll-over would lengthen the same ones in
+/// each.
 ///
-/// Exit code 1 when: a frame within a rebuild or at a switch is late by compute time; anything is allocated after the first
-/// 100 steps; resident memory grows by 4 MiB after minute 1; the mean compute time of a step in the last minute is 1.1
+/// Exit code 1 when: a frame within a rebuild or at a switch is late by compute time; a take sounds otherwise than the
+/// first; anything is allocated after the first 100 steps; resident memory grows by 4 MiB after minute 1; the mean compute time of a step in the last minute is 1.1
 /// times that in minute 2; loudness drifts by 3 dB (slope over the minutes, or last two minutes against first two); a
 /// minute is below -50 dB; a sample is beyond +-1 or no number; or the largest sample steps at the switches stand out from
 /// those elsewhere (rank sum, highest hundredth, largest).
@@ -62,6 +63,9 @@ struct Options {
     /// Seed of the randomness, 0 to 9999.
     #[arg(long, default_value_t = 0)]
     seed: u32,
+    /// How often the same piece is played.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10))]
+    takes: u32,
     /// A WAV file for what was played (32-bit float, stereo).
     #[arg(long)]
     out: Option<PathBuf>,
@@ -141,30 +145,34 @@ fn soak(options: &Options) -> Outcome<(Value, bool)> {
     player.warm_up();
     let format = model.format();
     let frames = options.minutes as usize * 60 * format.model_rate as usize / format.frame_samples;
-    let mut run = Run::new(format, frames);
+    let mut runs: Vec<Run> = (0..options.takes).map(|_| Run::new(format, frames)).collect();
     let mut wav = options.out.as_ref().map(|place| Wav::create(place, format)).transpose()?;
-    let bar = ProgressBar::new(frames as u64);
+    let bar = ProgressBar::new(frames as u64 * u64::from(options.takes));
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} frames, {eta} left") {
         bar.set_style(style);
     }
     let mut control = ControlFrame::new(1, 0);
     control.seed = options.seed;
     let (began, waited) = (Instant::now(), waited_for_a_core());
-    let (minute, mut early) = (run.frames_per_minute(), None);
-    let write = |samples: &[f32]| {
-        if let Some(wav) = &mut wav {
-            wav.write(samples);
-        }
-    };
-    run.play(&mut player, control, frames as u32, write, |step| {
-        if step + 1 == minute {
-            early = resident();
-        }
-        if step % 50 == 0 {
-            bar.set_position(step as u64);
-        }
-    })
-    .map_err(|error| error.to_string())?;
+    let mut early = None;
+    for (take, run) in runs.iter_mut().enumerate() {
+        let minute = run.frames_per_minute();
+        let write = |samples: &[f32]| {
+            if let Some(wav) = wav.as_mut().filter(|_| take == 0) {
+                wav.write(samples);
+            }
+        };
+        let each = |step: usize| {
+            if take == 0 && step + 1 == minute {
+                early = resident();
+            }
+            if step.is_multiple_of(50) {
+                bar.set_position((take * frames + step) as u64);
+            }
+        };
+        control.piece += 1;
+        run.play(&mut player, control, frames as u32, write, each).map_err(|error| error.to_string())?;
+    }
     let wall = began.elapsed().as_secs_f64();
     let waited = waited_for_a_core().zip(waited).map(|(after, before)| after - before);
     let memory = early.zip(resident());
@@ -172,14 +180,20 @@ fn soak(options: &Options) -> Outcome<(Value, bool)> {
     if let Some(wav) = wav {
         wav.finish()?;
     }
-    let report = Report::of(&run, memory)?;
+    let mut takes = runs.into_iter();
+    let Some(mut run) = takes.next() else { return Err("nothing was played".to_owned()) };
+    let late = Late::of(&run.seconds, &run.work, run.frame_seconds());
+    // Every take is compared, also behind one that differs.
+    let same = takes.fold(true, |same, take| run.shorten(&take) && same);
+    let report = Report::of(&run, late, same, memory)?;
     report.say();
     let json = json!({
         "ok": report.broken.is_empty(),
         "broken": report.broken,
         "model": model.name(), "prompt": options.prompt, "seed": options.seed,
-        "window": player.window(), "minutes": options.minutes, "frames": frames,
-        "wall_seconds": wall, "waited_for_a_core_seconds": waited, "rtf": frames as f64 * run.frame_seconds() / wall,
+        "window": player.window(), "minutes": options.minutes, "frames": frames, "takes": options.takes,
+        "wall_seconds": wall, "waited_for_a_core_seconds": waited,
+        "rtf": f64::from(options.takes) * frames as f64 * run.frame_seconds() / wall,
         "steps": report.steps(),
         "late_frames": report.late.frames, "late_frames_rollover": report.late.in_rollover,
         "late_frames_compute": report.late_compute.frames,
@@ -198,8 +212,9 @@ fn soak(options: &Options) -> Outcome<(Value, bool)> {
 
 /// What was measured, and which bounds it breaks.
 struct Report {
-    /// By kind of step: wall time, compute time.
+    /// By kind of step: wall time, compute time, the least of all takes.
     times: [(Times, Times); Kind::ALL.len()],
+    /// By the first take's wall time, and by the least compute time of all takes.
     late: Late,
     late_compute: Late,
     loudness: Loudness,
@@ -212,7 +227,7 @@ struct Report {
 }
 
 impl Report {
-    fn of(run: &Run, memory: Option<(u64, u64)>) -> Outcome<Self> {
+    fn of(run: &Run, late: Late, same: bool, memory: Option<(u64, u64)>) -> Outcome<Self> {
         let loudness = Loudness::of(&run.ear.power, run.frames_per_minute()).ok_or("too short for a drift")?;
         let switches = run.switches();
         let clicks = |before| {
@@ -220,14 +235,15 @@ impl Report {
                 .ok_or("the window never rolled over: play longer, or give --window")
         };
         let last = (run.seconds.len() / run.frames_per_minute()).saturating_sub(1);
-        let (early, late) = run.compute_in_minute(1).zip(run.compute_in_minute(last)).ok_or("too short for growth")?;
+        let (second, latest) =
+            run.compute_in_minute(1).zip(run.compute_in_minute(last)).ok_or("too short for growth")?;
         let mut report = Self {
             times: Kind::ALL
                 .map(|kind| (Times::of(kind, &run.seconds, &run.work), Times::of(kind, &run.compute, &run.work))),
-            late: Late::of(&run.seconds, &run.work, run.frame_seconds()),
+            late,
             late_compute: Late::of(&run.compute, &run.work, run.frame_seconds()),
             clicks: [clicks(1)?, clicks(run.format.delay_frames)?],
-            growth: (late.0 / early.0, late.1 / early.1),
+            growth: (latest.0 / second.0, latest.1 / second.1),
             broken: Vec::new(),
             loudness,
             memory,
@@ -238,6 +254,7 @@ impl Report {
                 report.late_compute.in_rollover == 0,
                 format!("{} frames late in a roll-over by compute time", report.late_compute.in_rollover),
             ),
+            (same, "a take sounds otherwise than the first".to_owned()),
             (run.allocations == 0, format!("{} allocations", run.allocations)),
             (grown < MOST_MEMORY, format!("memory grew by {grown} bytes")),
             (report.growth.0 < MOST_GROWTH, format!("steps take {:.3} times as long at the end", report.growth.0)),
@@ -261,7 +278,7 @@ impl Report {
     }
 
     fn say(&self) {
-        eprintln!("steps          count | wall ms p50, p99, max | compute ms p50, p99, max");
+        eprintln!("steps, each at its least of all takes: count | wall ms p50, p99, max | compute ms p50, p99, max");
         for (kind, (wall, compute)) in Kind::ALL.iter().zip(&self.times) {
             let three = |times: &Times| format!("{:6.2} {:6.2} {:6.2}", times.p50, times.p99, times.max);
             eprintln!("{:12} {:7} |  {} |  {}", kind.name(), wall.count, three(wall), three(compute));
