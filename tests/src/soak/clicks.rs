@@ -71,9 +71,9 @@ impl Clicks {
         })
     }
 
-    /// The highest step that is still believed to be chance: the largest one elsewhere, and the tail's own growth by one more
-    /// decade. As many stretches at switches as one in six of those elsewhere would otherwise exceed the largest of them in
-    /// one run of seven, without any click.
+    /// The highest step at a switch that is still believed to be chance: the largest elsewhere, and what the tail gains in
+    /// one more decade. The largest elsewhere alone would not do: n stretches have the largest of all among them once in
+    /// (n + m) / n runs, click or no click.
     pub fn highest_expected(&self) -> f32 {
         self.largest[1] + (self.elsewhere[2] - self.elsewhere[1])
     }
