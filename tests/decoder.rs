@@ -32,7 +32,7 @@ fn cases() -> Vec<(&'static str, PathBuf, PathBuf)> {
     vec![fixture("decoder-mono"), fixture("decoder-stereo"), ("demo", demo, reference)]
 }
 
-/// A file of reference values, as `assets/training/reference.py` writes it.
+/// A file of reference values, as `cargo xtask reference` writes it.
 struct Reference(Vec<u8>);
 
 impl Reference {

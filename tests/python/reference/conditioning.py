@@ -79,14 +79,20 @@ def fill_codebooks(codec, generator: torch.Generator) -> None:
         residual = residual - book.embed[book.quantize(residual)]
 
 
-def check(report: dict) -> None:
-    """Refuses a checkpoint on which a mistake could hide; `report` is what `golden.compute` found."""
-    few = [n for n in report["encoded_distinct"] if n < DISTINCT_CODES]
-    if few:
-        raise ValueError(f"a codebook uses {min(few)} codes on the reference audio, at least {DISTINCT_CODES} are needed")
-    if report["greedy_distinct"] < DISTINCT_CODES:
-        raise ValueError(f"greedy decoding uses {report['greedy_distinct']} codes only")
-    if report["text_effect"] < 0.05:
-        raise ValueError(f"the prompt moves the logits by {report['text_effect']:.3f} of their deviation only")
-    if report["decoded_rms"] < 1e-3:
-        raise ValueError(f"the decoded audio has an RMS of {report['decoded_rms']:.2g} about its mean only")
+def check(found: dict) -> list[str]:
+    """Refuses a checkpoint whose codebooks are hardly used; gives remarks on where a mistake could hide. `found` is
+    what `golden.compute` found.
+    """
+    few = min(found["encoded_distinct"])
+    if few < DISTINCT_CODES:
+        raise ValueError(
+            f"a codebook uses {few} codes on the reference audio, at least {DISTINCT_CODES} are needed: take another seed"
+        )
+    remarks = []
+    if found["greedy_distinct"] < DISTINCT_CODES:
+        remarks.append(f"greedy decoding uses {found['greedy_distinct']} codes only")
+    if found["text_effect"] < 0.05:
+        remarks.append(f"the prompt moves the logits by {found['text_effect']:.3f} of their deviation only")
+    if found["decoded_rms"] < 1e-3:
+        remarks.append(f"the decoded audio has an RMS of {found['decoded_rms']:.2g} about its mean only")
+    return remarks

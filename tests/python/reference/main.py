@@ -141,7 +141,8 @@ def fill(arguments, made: Path) -> dict:
     if found["encoded_not_nearest"]:
         say(f"{found['encoded_not_nearest']} encoded codes are not the nearest ones: transformers' f32 rounding")
     if not arguments.source:
-        conditioning.check(found)
+        for remark in conditioning.check(found):
+            say(f"note: {remark}")
         if arguments.layout == "2023":
             layout.rewrite(made)
         if arguments.no_generation_config:
