@@ -62,6 +62,18 @@ def settle(made: Path, out: Path) -> None:
         file.replace(out / file.name)
 
 
+def save(tensors: dict, metadata: dict, file: Path) -> None:
+    """A safetensors file whose bytes are a function of its content: the library puts metadata in any order."""
+    save_file(tensors, str(file), metadata=metadata)
+    content = file.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+
+
 def load(directory: Path) -> MusicgenForConditionalGeneration:
     """The model in f32, every tensor from the files; tables that are computed stay f32 whatever the files hold."""
     model, info = MusicgenForConditionalGeneration.from_pretrained(
@@ -160,7 +172,7 @@ def fill(arguments, made: Path) -> dict:
         "tokenizers": tokenizers.__version__,
         "torch": torch.__version__,
     }
-    save_file(tensors, str(made / "reference.safetensors"), metadata=metadata)
+    save(tensors, metadata, made / "reference.safetensors")
     return {"parameters": count, **found}
 
 
