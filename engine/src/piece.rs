@@ -32,8 +32,10 @@ pub struct Piece {
     steps: Vec<Step>,
     /// Codec streams: one for mono, left and right for stereo.
     streams: Vec<DecoderStream>,
-    /// One frame of one channel as it leaves a stream.
+    /// One frame as it leaves a stream: one channel, or both interleaved when the codec itself is stereo.
     channel: Vec<f32>,
+    /// Samples of a frame and channel.
+    frame_samples: usize,
     /// One interleaved frame.
     frame: Vec<f32>,
     /// Decoder steps taken, the flush ones too.
@@ -62,7 +64,8 @@ impl Piece {
             pad,
             steps: vec![blank; window + delay + 2],
             streams: (0..pattern.channels()).map(|_| DecoderStream::new(codec.clone())).collect(),
-            channel: vec![0.0; frame_samples],
+            channel: vec![0.0; frame_samples * codec.channels()],
+            frame_samples,
             frame: vec![0.0; frame_samples * CHANNELS],
             taken: 0,
             ended: None,
@@ -215,13 +218,18 @@ impl Piece {
 
     /// Sends the oldest whole frame, if there is one.
     fn send(&mut self, sink: Sink<'_>) -> Result<bool, CodecError> {
-        let samples = self.channel.len();
-        if self.streams.iter().any(|stream| stream.available() < samples) {
+        let (samples, decoded) = (self.frame_samples, self.channel.len());
+        if self.streams.iter().any(|stream| stream.available() < decoded) {
             return Ok(false);
         }
         let mono = self.streams.len() == 1;
         for (channel, stream) in self.streams.iter_mut().enumerate() {
             stream.read(&mut self.channel);
+            if decoded == self.frame.len() {
+                // A stereo codec behind a mono language model: left and right come interleaved already.
+                self.frame.copy_from_slice(&self.channel);
+                continue;
+            }
             for (frame, sample) in self.frame.chunks_exact_mut(CHANNELS).zip(&self.channel) {
                 frame[channel] = *sample;
                 if mono {

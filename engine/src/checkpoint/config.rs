@@ -185,6 +185,10 @@ impl Config {
             let expected = format!("at most {} for each channel, as the codec has", codec.num_quantizers);
             return Err(in_decoder.wrong("num_codebooks", &expected, in_decoder.get("num_codebooks")));
         }
+        if codec.audio_channels > 1 && decoder.audio_channels > 1 {
+            let reason = "a stereo decoder plays left and right through one mono codec";
+            return Err(fields.object("audio_encoder")?.unsupported("audio_channels", reason));
+        }
         if text.d_model != decoder.hidden_size && in_decoder.get("cross_attention_hidden_size").is_some() {
             let reason = "text states reach the decoder through enc_to_dec_proj only";
             return Err(in_decoder.unsupported("cross_attention_hidden_size", reason));
@@ -427,6 +431,16 @@ mod tests {
         // Without generation_config.json: the published window and sampling, special tokens after the last code.
         let generation = &config.generation;
         assert_eq!((generation.max_length, generation.top_k, generation.bos, generation.pad), (1500, 250, 2048, 2048));
+    }
+
+    #[test]
+    fn a_stereo_decoder_needs_a_mono_codec() {
+        let both = PUBLISHED.replace(r#""sampling_rate": 32000"#, r#""sampling_rate": 32000, "audio_channels": 2"#);
+        let error = read(&[("config.json", both.clone().leak())]).unwrap_err();
+        assert!(matches!(error, CheckpointError::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains("audio_channels"), "{error}");
+        let mono = both.replace(r#""num_codebooks": 8, "audio_channels": 2"#, r#""num_codebooks": 4"#);
+        assert_eq!(read(&[("config.json", mono.leak())]).unwrap().codec.audio_channels, 2);
     }
 
     #[test]
