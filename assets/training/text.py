@@ -10,7 +10,7 @@ import string
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import T5TokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from architecture import TEXT_VOCABULARY
 from music import Clips
@@ -79,7 +79,7 @@ def save(tokenizer: Tokenizer, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))
     specials = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    config = {**specials, "tokenizer_class": "T5Tokenizer", "model_max_length": 512, "extra_ids": 0}
+    config = {**specials, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512, "extra_ids": 0}
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (directory / "special_tokens_map.json").write_text(json.dumps(specials, indent=2) + "\n")
 
@@ -97,9 +97,9 @@ def load(directory: Path) -> Tokenizer:
     return Tokenizer.from_file(str(directory / "tokenizer.json"))
 
 
-def published(directory: Path) -> T5TokenizerFast:
+def published(directory: Path) -> PreTrainedTokenizerFast:
     """The tokenizer as transformers reads the directory, for checks against `load`."""
-    return T5TokenizerFast.from_pretrained(directory)
+    return AutoTokenizer.from_pretrained(directory)
 
 
 def main() -> None:

@@ -28,6 +28,9 @@ const CODEC_BOUND: f64 = 1e-5;
 const GREEDY_TIE: f32 = 1e-4;
 /// Two codes whose squared distances differ by less than this share are a tie.
 const ENCODED_TIE: f64 = 1e-5;
+/// transformers searches by |x|^2 - 2 x e + |e|^2 in f32, eight roundings of terms that may be far larger than the
+/// distances (a latent that hardly moves): below this share of the terms the reference itself cannot tell two codes apart.
+const REFERENCE_ROUNDING: f64 = 8.0 / (1u64 << 24) as f64;
 
 /// Why nothing was compared.
 #[derive(Debug, thiserror::Error)]

@@ -19,6 +19,8 @@ pub struct Departure {
     pub expected: u32,
     /// How much farther the expected code lies, as a share of the found one's squared distance: tiny for a tie.
     pub gap: f64,
+    /// The same difference as a share of |x|^2 + |e|^2, the terms that a search by |x|^2 - 2 x e + |e|^2 rounds.
+    pub rounding: f64,
 }
 
 /// Weights of the encoder, immutable.
@@ -98,7 +100,8 @@ impl CodecEncoder {
                 if found != wanted {
                     let [near, far] = [found, wanted].map(|code| self.quantizer.distance(codebook, code, row));
                     let gap = (far - near) / near.max(f64::MIN_POSITIVE);
-                    departures.push(Departure { frame, codebook, found, expected: wanted, gap });
+                    let rounding = (far - near) / self.quantizer.terms(codebook, wanted, row).max(f64::MIN_POSITIVE);
+                    departures.push(Departure { frame, codebook, found, expected: wanted, gap, rounding });
                 }
                 self.quantizer.subtract(codebook, wanted, row);
             }

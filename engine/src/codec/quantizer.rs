@@ -125,6 +125,11 @@ impl Quantizer {
         squared_distance(row, self.code(codebook, code))
     }
 
+    /// |x|^2 + |e|^2 of a row and a code.
+    pub(super) fn terms(&self, codebook: usize, code: u32, row: &[f32]) -> f64 {
+        row.iter().chain(self.code(codebook, code)).map(|&v| f64::from(v).powi(2)).sum()
+    }
+
     /// Leaves what the code does not say.
     pub(super) fn subtract(&self, codebook: usize, code: u32, row: &mut [f32]) {
         row.iter_mut().zip(self.code(codebook, code)).for_each(|(r, e)| *r -= e);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::reference::{Reference, Values};
 use super::report::{CodesStage, Stage};
-use super::{CODEC_BOUND, ENCODED_TIE, ParityError};
+use super::{CODEC_BOUND, ENCODED_TIE, ParityError, REFERENCE_ROUNDING};
 use crate::codec::{CodecDecoder, CodecEncoder, CodecError, Codes, DecoderStream};
 
 /// Frames per push at which the stream is tried.
@@ -24,10 +24,11 @@ pub(super) fn encode(
     let (mut ties, mut wrong) = (Vec::new(), Vec::new());
     for departure in encoder.departures(&latent, &expected)? {
         let said = format!(
-            "frame {}, codebook {}: {} for {}, distances {:.1e} apart",
-            departure.frame, departure.codebook, departure.found, departure.expected, departure.gap
+            "frame {}, codebook {}: {} for {}, distances {:.1e} apart, {:.1e} of the terms that f32 rounds",
+            departure.frame, departure.codebook, departure.found, departure.expected, departure.gap, departure.rounding
         );
-        if departure.gap < ENCODED_TIE { ties.push(said) } else { wrong.push(said) }
+        let tie = departure.gap < ENCODED_TIE || departure.rounding < REFERENCE_ROUNDING;
+        if tie { ties.push(said) } else { wrong.push(said) }
     }
     Ok(CodesStage::new("encoded_codes", expected.frames() * expected.codebooks(), ties, wrong))
 }
