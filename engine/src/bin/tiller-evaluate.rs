@@ -1,100 +1,262 @@
-//! Measures how well a checkpoint is steered, by ear alone. Worker threads only.
+//! Measures a checkpoint by ear alone: its codec, whether it follows prompts, whether it makes music, whether pitch is
+//! free, and how well its notes are steered. Worker threads only.
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tiller_engine::evaluation::dominance::{DominanceError, Point, Protocol, sweep};
+use std::sync::Mutex;
+use std::time::Instant;
+use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
+use tiller_engine::evaluation::cache::Cache;
+use tiller_engine::evaluation::dominance::{Point, Protocol, sweep};
+use tiller_engine::evaluation::report::{codec_part, music_part, pitch_part, prompt_part};
+use tiller_engine::evaluation::session::{GUIDANCE, Request, Session};
+use tiller_engine::evaluation::{EVALUATION_VERSION, EvaluationError};
 use tiller_engine::handle::ModelSource;
-use tiller_engine::model::Model;
 
-/// Note dominance against strength: generates pieces for all twelve notes and listens to them.
+/// Measures a checkpoint by ear alone, against music that it was never trained on.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// A MusicGen directory; without it the embedded demo checkpoint.
+    /// A MusicGen directory, or "demo" for the embedded checkpoint.
+    #[arg(long, default_value = "demo")]
+    checkpoint: PathBuf,
+    /// Which prompts and seeds: everything is tuned on dev and judged on test.
+    #[arg(long, value_enum, default_value_t = SplitName::Test)]
+    split: SplitName,
+    /// First seed of the generated pieces, instead of the split's own.
     #[arg(long)]
-    checkpoint: Option<PathBuf>,
-    /// Values of `note_strength`; 0 is always measured.
+    seed_base: Option<u32>,
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// A tenth of everything: for trying out, not for figures.
+    #[arg(long)]
+    quick: bool,
+    /// Make everything again instead of taking what was kept.
+    #[arg(long)]
+    fresh: bool,
+    /// SoundFont of the music to compare with.
+    #[arg(long, default_value = DEFAULT_SOUNDFONT)]
+    soundfont: PathBuf,
+    /// notes: values of `note_strength`; 0 is always measured.
     #[arg(long, value_delimiter = ',', default_value = "0.25,0.5,1", allow_hyphen_values = true)]
     strengths: Vec<f32>,
-    /// Prompts, taken in turn. May be given many times.
-    #[arg(long = "prompt", default_values_t = ["slow warm strings pad", "piano arpeggio, medium", "fast guitar chords", "slow flute melody"].map(String::from))]
+    /// notes: prompts, taken in turn; without any, the split's. May be given many times.
+    #[arg(long = "prompt")]
     prompts: Vec<String>,
-    /// Pieces for each note and strength.
+    /// notes: pieces for each note and strength.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// Length of a piece in seconds.
+    /// notes: length of a piece in seconds.
     #[arg(long, default_value_t = 6.0)]
     seconds: f64,
-    /// When steering is switched on, in seconds; only what comes after it is heard.
+    /// notes: when steering is switched on, in seconds; only what comes after it is heard.
     #[arg(long, default_value_t = 0.0)]
     onset: f64,
-    /// First seed.
-    #[arg(long, default_value_t = 0)]
-    seed_base: u32,
-    /// Guidance scale.
-    #[arg(long, default_value_t = 3.0)]
+    /// notes: guidance scale. Everything else has that of the published MusicGen.
+    #[arg(long, default_value_t = GUIDANCE)]
     guidance: f32,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
 }
 
-fn run(arguments: &Arguments, strengths: &[f32]) -> Result<Vec<Point>, DominanceError> {
-    let source = arguments.checkpoint.clone().map_or(ModelSource::Embedded, ModelSource::Directory);
-    let model = Model::load(&source, &|_| ())?;
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} pieces, {eta} left");
-    let bar =
-        ProgressBar::new(0).with_message("playing").with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SplitName {
+    Dev,
+    Test,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// What the codec does to held-out rendered clips.
+    Codec,
+    /// Whether the prompted instrument and texture are heard.
+    Prompt,
+    /// Keys, tempo words, two minutes on end.
+    Music,
+    /// Whether every pitch class is played.
+    Pitch,
+    /// Whether the note that is steered to is heard.
+    Notes,
+}
+
+/// One bar at a time, for whatever is under way.
+struct Progress(Mutex<Option<(String, ProgressBar)>>);
+
+impl Progress {
+    fn hear(&self, stage: &str, done: usize, all: usize) {
+        let Ok(mut shown) = self.0.lock() else { return };
+        if shown.as_ref().is_none_or(|(name, _)| name != stage) {
+            if let Some((_, bar)) = shown.take() {
+                bar.finish_and_clear();
+            }
+            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
+            let bar = ProgressBar::new(all as u64).with_message(stage.to_owned());
+            let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_position(done as u64);
+            // What was kept must not count as speed.
+            bar.reset_eta();
+            *shown = Some((stage.to_owned(), bar));
+        }
+        if let Some((_, bar)) = shown.as_ref() {
+            bar.set_length(all as u64);
+            bar.set_position(bar.position().max(done as u64));
+        }
+    }
+
+    fn clear(&self) {
+        if let Some((_, bar)) = self.0.lock().ok().and_then(|mut shown| shown.take()) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn notes(arguments: &Arguments, session: &Session, progress: &Progress) -> Result<Vec<Point>, EvaluationError> {
+    let mut strengths = arguments.strengths.clone();
+    strengths.retain(|strength| *strength != 0.0);
+    strengths.insert(0, 0.0);
+    let split = session.split();
+    // Neighbours in the split share an instrument: seven steps on, each has another.
+    let spread = |i: usize| split.prompts[i * 7 % split.prompts.len()].text.clone();
+    let prompts = match arguments.prompts.is_empty() {
+        true => (0..split.prompts.len()).map(spread).collect(),
+        false => arguments.prompts.clone(),
+    };
     let protocol = Protocol {
-        prompts: &arguments.prompts,
-        strengths,
+        prompts: &prompts,
+        strengths: &strengths,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
         onset: arguments.onset,
-        seed_base: arguments.seed_base,
+        seed_base: split.seed_base,
         guidance: arguments.guidance,
     };
-    let points = sweep(&model, &protocol, &|done, all| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
-    points
+    let key = format!("{} {} {protocol:?}", session.model().hash(), session.directions_hash()?);
+    let quiet = |_, _| ();
+    let made = session.cache().items("notes", &[&key], 1, &quiet, |_| {
+        Ok(sweep(session.model(), &protocol, &|done, all| progress.hear("steered notes", done, all))?)
+    })?;
+    Ok(made.into_iter().next().unwrap_or_default())
+}
+
+/// What was measured: one JSON object, and lines for people.
+struct Outcome {
+    report: serde_json::Value,
+    lines: Vec<String>,
+}
+
+impl Outcome {
+    fn take(
+        &mut self,
+        name: &str,
+        started: Instant,
+        figures: impl serde::Serialize,
+        lines: Vec<String>,
+    ) -> Result<(), String> {
+        self.report[name] = serde_json::to_value(figures).map_err(|error| error.to_string())?;
+        self.report["wall_seconds"][name] = started.elapsed().as_secs_f64().into();
+        self.lines.extend(lines);
+        Ok(())
+    }
+}
+
+fn run(arguments: &Arguments, progress: &Progress) -> Result<Outcome, String> {
+    let named = |error: EvaluationError| error.to_string();
+    let source = match arguments.checkpoint.to_str() {
+        Some("demo") => ModelSource::Embedded,
+        _ => ModelSource::Directory(arguments.checkpoint.clone()),
+    };
+    let test = arguments.split == SplitName::Test;
+    let request = Request {
+        source,
+        test,
+        seed_base: arguments.seed_base,
+        quick: arguments.quick,
+        soundfont: &arguments.soundfont,
+    };
+    let cache = Cache::new(Cache::default_folder(), arguments.fresh);
+    let hear = |stage: &str, done, all| progress.hear(stage, done, all);
+    let session = Session::new(request, cache, &hear).map_err(named)?;
+    let split = if test { "test" } else { "dev" };
+    let mut outcome = Outcome {
+        report: serde_json::json!({
+            "checkpoint": session.model().name(),
+            "checkpoint_sha256": session.model().hash(),
+            "split": split,
+            "seed_base": session.split().seed_base,
+            "quick": arguments.quick,
+            "guidance": GUIDANCE,
+            "evaluation_version": EVALUATION_VERSION,
+        }),
+        lines: vec![format!("{}, split {split}", session.model().name())],
+    };
+    if arguments.quick {
+        outcome.lines.push("quick: a tenth of everything, no figures to quote".to_owned());
+    }
+    let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
+    if wanted(Part::Codec) {
+        let started = Instant::now();
+        let figures = codec_part(&session).map_err(named)?;
+        outcome.take("codec", started, &figures, figures.lines())?;
+    }
+    if wanted(Part::Prompt) {
+        let started = Instant::now();
+        let figures = prompt_part(&session).map_err(named)?;
+        outcome.take("prompt", started, &figures, figures.lines())?;
+    }
+    if wanted(Part::Pitch) {
+        let started = Instant::now();
+        let figures = pitch_part(&session).map_err(named)?;
+        outcome.take("pitch_free", started, &figures, figures.lines())?;
+    }
+    if wanted(Part::Music) {
+        let started = Instant::now();
+        let figures = music_part(&session).map_err(named)?;
+        outcome.take("music", started, &figures, figures.lines())?;
+    }
+    if wanted(Part::Notes) {
+        let started = Instant::now();
+        let points = notes(arguments, &session, progress).map_err(named)?;
+        outcome.take("notes", started, notes_figures(&points), points.iter().map(notes_line).collect())?;
+    }
+    Ok(outcome)
+}
+
+fn notes_figures(points: &[Point]) -> serde_json::Value {
+    serde_json::json!({
+        "dominance": points.last().map(|p| p.dominance),
+        "dominance_unsteered": points.first().map(|p| p.dominance),
+        "by_strength": points,
+    })
+}
+
+fn notes_line(point: &Point) -> String {
+    let targets: Vec<String> = point.by_target.iter().map(|share| format!("{:3.0}", 100.0 * share)).collect();
+    format!(
+        "notes, strength {:5.2}: on target {:3.0} %  [{}]  silent {:2.0} %  RMS {:.3}  commonest pitch class {:2.0} %",
+        point.strength,
+        100.0 * point.dominance,
+        targets.join(""),
+        100.0 * point.silence_share,
+        point.rms,
+        100.0 * point.max_pitch_share
+    )
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mut strengths = arguments.strengths.clone();
-    strengths.retain(|strength| *strength != 0.0);
-    strengths.insert(0, 0.0);
-    let points = match run(&arguments, &strengths) {
-        Ok(points) => points,
+    let progress = Progress(Mutex::new(None));
+    let outcome = run(&arguments, &progress);
+    progress.clear();
+    match outcome {
+        Ok(outcome) if arguments.json => println!("{}", outcome.report),
+        Ok(outcome) => outcome.lines.iter().for_each(|line| println!("{line}")),
         Err(error) => {
             eprintln!("tiller-evaluate: {error}");
             return ExitCode::FAILURE;
         }
-    };
-    if arguments.json {
-        let last = &points[points.len() - 1];
-        let notes = serde_json::json!({
-            "dominance": last.dominance, "dominance_unsteered": points[0].dominance, "by_strength": points,
-        });
-        println!("{}", serde_json::json!({ "notes": notes, "pitch_free": { "max_share": points[0].max_pitch_share } }));
-        return ExitCode::SUCCESS;
-    }
-    for point in &points {
-        let targets: Vec<String> = point.by_target.iter().map(|share| format!("{:3.0}", 100.0 * share)).collect();
-        println!(
-            "strength {:5.2}: on target {:3.0} %  [{}]  silent {:2.0} %  RMS {:.3}  commonest pitch class {:2.0} %",
-            point.strength,
-            100.0 * point.dominance,
-            targets.join(""),
-            100.0 * point.silence_share,
-            point.rms,
-            100.0 * point.max_pitch_share
-        );
     }
     ExitCode::SUCCESS
 }

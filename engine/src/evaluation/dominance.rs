@@ -2,13 +2,11 @@
 //! Generates with the player itself, many pieces at once; worker threads.
 
 use super::chroma::{Chroma, ChromaError, share_on_target, strongest};
+use super::generation::{frames_of, generate};
 use crate::control::{ControlFrame, Lanes, PitchClass};
 use crate::error::EngineError;
-use crate::link::CHANNELS;
 use crate::model::Model;
-use crate::player::Player;
 use rayon::prelude::*;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -54,7 +52,7 @@ pub struct Protocol<'a> {
 }
 
 /// One point of the curve.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Point {
     /// Value of `note_strength`.
     pub strength: f32,
@@ -99,8 +97,7 @@ pub fn sweep(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Vec<Point>, DominanceError> {
     let format = model.format();
-    let frames = (protocol.seconds * f64::from(format.model_rate) / format.frame_samples as f64).round() as u32;
-    let onset = (protocol.onset.max(0.0) * f64::from(format.model_rate) / format.frame_samples as f64).round() as u32;
+    let (frames, onset) = (frames_of(model, protocol.seconds), frames_of(model, protocol.onset));
     if protocol.prompts.is_empty() || protocol.strengths.is_empty() || protocol.rounds == 0 || frames <= onset {
         return Err(DominanceError::Nothing);
     }
@@ -141,28 +138,6 @@ pub fn sweep(
     Ok((0..protocol.strengths.len())
         .map(|i| point(protocol.strengths[i], heard.iter().filter(|h| h.task.strength == i)))
         .collect())
-}
-
-/// Plays one piece from its anchor to the end of `steered`, with the lanes on within `steered`; both channels averaged.
-fn generate(
-    model: &Arc<Model>,
-    prompt: Arc<crate::text::Prompt>,
-    control: ControlFrame,
-    steered: Range<u32>,
-) -> Result<Vec<f32>, EngineError> {
-    let mut player = Player::new(model.clone(), prompt, None);
-    let mut mono = Vec::with_capacity(steered.end as usize * model.format().frame_samples);
-    let mut sink =
-        |_, audio: &[f32]| mono.extend(audio.chunks_exact(CHANNELS).map(|s| s.iter().sum::<f32>() / CHANNELS as f32));
-    for index in 0..steered.end {
-        let lanes = if steered.contains(&index) { control.lanes } else { Lanes::OFF };
-        player.answer(&ControlFrame { index, lanes, ..control }, &mut sink)?;
-    }
-    player.answer(&ControlFrame::end(control.piece, steered.end), &mut sink)?;
-    while player.is_flushing() {
-        player.flush(&mut sink)?;
-    }
-    Ok(mono)
 }
 
 fn listen(ear: &mut Chroma, task: Task, mono: &[f32], hop: usize) -> HeardPiece {

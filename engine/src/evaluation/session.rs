@@ -1,0 +1,365 @@
+//! One evaluation of one checkpoint: what is generated and rendered for it, each thing once, kept between runs.
+//! Worker threads.
+
+use super::EvaluationError;
+use super::adherence::{Example, Judge};
+use super::cache::Cache;
+use super::classes::Class;
+use super::classifier::Training;
+use super::codec::{Codec, Comparison};
+use super::features::{FEATURES_VERSION, features};
+use super::generation::{frames_of, generate};
+use super::piece::Heard;
+use super::splits::{LabelledPrompt, Split, Tempo, splits};
+use crate::checkpoint::CheckpointSource;
+use crate::control::ControlFrame;
+use crate::dataset::music::Music;
+use crate::dataset::render::Renderer;
+use crate::dataset::{GENERATOR_VERSION, SAMPLE_RATE};
+use crate::embedded;
+use crate::handle::ModelSource;
+use crate::model::{Model, NOTES_FILE};
+use crate::text::Prompt;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// Length of a generated piece, and of a rendered clip to compare it with.
+pub const PIECE_SECONDS: f64 = 10.0;
+/// Length of a long run.
+pub const LONG_SECONDS: f64 = 120.0;
+/// Guidance scale of everything that is generated.
+pub const GUIDANCE: f32 = 3.0;
+/// Pieces for each prompt.
+const ROUNDS: usize = 3;
+/// Held-out clips that go through the codec.
+const HELD_OUT_CLIPS: usize = 96;
+/// Long runs, and rendered windows of the same length.
+const LONG_RUNS: usize = 20;
+const WINDOWS: usize = 40;
+/// Rendered clips of each class that the classifier learns from, and single-voice clips that it is judged on.
+const EXAMPLES: usize = 40;
+const JUDGED: usize = 420;
+/// Index of the first clip of a generator seed that serves one purpose: clips for the codec come first.
+const JUDGED_FROM: u64 = 10_000;
+const WINDOWS_FROM: u64 = 20_000;
+/// Samples between frames of pitch.
+const HOP: usize = SAMPLE_RATE / 50;
+
+/// What to evaluate, and how.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The checkpoint.
+    pub source: ModelSource,
+    /// Judge on test, or tune on dev.
+    pub test: bool,
+    /// First seed instead of the split's.
+    pub seed_base: Option<u32>,
+    /// A tenth of everything.
+    pub quick: bool,
+    /// What rendered music is made with.
+    pub soundfont: &'a Path,
+}
+
+/// A generated piece.
+pub struct Piece<'a> {
+    /// Index of its prompt in the split.
+    pub prompt: usize,
+    /// Its prompt.
+    pub asked: &'a LabelledPrompt,
+    /// What was heard.
+    pub heard: &'a Heard,
+}
+
+/// A rendered clip of the generator, before and after the codec.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// The clip as rendered.
+    pub rendered: Heard,
+    /// What the codec made of it.
+    pub decoded: Heard,
+    /// The two side by side.
+    pub comparison: Comparison,
+    /// How fast it is.
+    pub tempo: Tempo,
+}
+
+/// Hears (stage, items done, items in all), from any thread.
+pub type Progress<'a> = &'a (dyn Fn(&str, usize, usize) + Sync);
+
+/// One evaluation.
+pub struct Session<'a> {
+    model: Arc<Model>,
+    checkpoint: CheckpointSource,
+    codec: OnceLock<Codec>,
+    split: Split,
+    classifier_seed: u64,
+    request: Request<'a>,
+    cache: Cache,
+    progress: Progress<'a>,
+}
+
+impl<'a> Session<'a> {
+    /// Loads the checkpoint.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn new(request: Request<'a>, cache: Cache, progress: Progress<'a>) -> Result<Self, EvaluationError> {
+        progress("loading", 0, 1);
+        let model = Model::load(&request.source, &|_| ())?;
+        let splits = splits()?;
+        let mut split = if request.test { splits.test } else { splits.dev };
+        if let Some(base) = request.seed_base {
+            (split.seed_base, split.long_seed_base) = (base, base + 900);
+        }
+        let checkpoint = match &request.source {
+            ModelSource::Embedded => CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES },
+            ModelSource::Directory(path) => CheckpointSource::directory(path),
+        };
+        let classifier_seed = splits.classifier_generator_seed;
+        Ok(Self { model, checkpoint, codec: OnceLock::new(), split, classifier_seed, request, cache, progress })
+    }
+
+    /// The model under test.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The prompts and seeds in use.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// Where results are kept.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// SHA-256 of the note directions beside the checkpoint, hex; empty without any.
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read.
+    pub fn directions_hash(&self) -> Result<String, EvaluationError> {
+        let bytes = self.checkpoint.read(NOTES_FILE)?;
+        Ok(bytes.map_or_else(String::new, |bytes| Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect()))
+    }
+
+    /// A number of things, or a tenth of it.
+    pub fn scaled(&self, count: usize) -> usize {
+        if self.request.quick { count.div_ceil(10) } else { count }
+    }
+
+    /// The checkpoint's codec, both directions.
+    ///
+    /// # Errors
+    /// When its encoder cannot be read.
+    pub fn codec(&self) -> Result<&Codec, EvaluationError> {
+        if let Some(codec) = self.codec.get() {
+            return Ok(codec);
+        }
+        let codec = Codec::load(&self.checkpoint, self.model.codec().clone())?;
+        Ok(self.codec.get_or_init(|| codec))
+    }
+
+    /// Prompts that pieces are generated for: all, or every tenth.
+    pub fn prompts(&self) -> Vec<(usize, &LabelledPrompt)> {
+        self.split.prompts.iter().enumerate().step_by(if self.request.quick { 10 } else { 1 }).collect()
+    }
+
+    /// What was heard of unsteered pieces of [`PIECE_SECONDS`], [`ROUNDS`] for each prompt; pair them with
+    /// [`Session::pieces`].
+    ///
+    /// # Errors
+    /// When the model fails, or results cannot be kept.
+    pub fn hear_pieces(&self) -> Result<Vec<Heard>, EvaluationError> {
+        self.same_rate()?;
+        let prompts = self.prompts();
+        let jobs: Vec<(&str, u32)> = (0..prompts.len() * ROUNDS)
+            .map(|i| (prompts[i / ROUNDS].1.text.as_str(), self.split.seed_base + i as u32))
+            .collect();
+        self.hear("pieces", &jobs, PIECE_SECONDS, true)
+    }
+
+    /// The pieces with their prompts.
+    pub fn pieces<'b>(&'b self, heard: &'b [Heard]) -> Vec<Piece<'b>> {
+        let prompts = self.prompts();
+        let piece = |(i, heard)| {
+            let (prompt, asked) = *prompts.get(i / ROUNDS)?;
+            Some(Piece { prompt, asked, heard })
+        };
+        heard.iter().enumerate().filter_map(piece).collect()
+    }
+
+    /// What was heard of long unsteered runs, with prompts spread over the split.
+    ///
+    /// # Errors
+    /// When the model fails, or results cannot be kept.
+    pub fn hear_long(&self) -> Result<Vec<(&LabelledPrompt, Heard)>, EvaluationError> {
+        self.same_rate()?;
+        let count = self.scaled(LONG_RUNS);
+        let prompts: Vec<&LabelledPrompt> =
+            (0..count).map(|i| &self.split.prompts[i * self.split.prompts.len() / count]).collect();
+        let jobs: Vec<(&str, u32)> =
+            prompts.iter().enumerate().map(|(i, p)| (p.text.as_str(), self.split.long_seed_base + i as u32)).collect();
+        let heard = self.hear("long", &jobs, LONG_SECONDS, false)?;
+        Ok(prompts.into_iter().zip(heard).collect())
+    }
+
+    fn hear(
+        &self,
+        stage: &str,
+        jobs: &[(&str, u32)],
+        seconds: f64,
+        features: bool,
+    ) -> Result<Vec<Heard>, EvaluationError> {
+        let list = jobs.iter().map(|(text, seed)| format!("{seed} {text}")).collect::<Vec<_>>().join("\n");
+        let features_version = FEATURES_VERSION.to_string();
+        let key = [self.model.hash(), &list, &seconds.to_string(), &GUIDANCE.to_string(), &features_version];
+        let frames = frames_of(&self.model, seconds);
+        let format = self.model.format();
+        let progress = |done, all| (self.progress)(stage, done, all);
+        self.cache.items(stage, &key, jobs.len(), &progress, |i| {
+            let (text, seed) = jobs[i];
+            let prompt: Arc<Prompt> = Arc::new(self.model.prompt(text)?);
+            let control = ControlFrame { seed, guidance: GUIDANCE, ..ControlFrame::new(1, 0) };
+            let mono = generate(&self.model, prompt, control, 0..frames)?;
+            Ok(Heard::of(&mono, f64::from(format.model_rate), format.frame_samples, features)?)
+        })
+    }
+
+    /// Held-out rendered clips (mixes too), before and after the codec.
+    ///
+    /// # Errors
+    /// When the codec or the SoundFont cannot be used, or results cannot be kept.
+    pub fn held_out(&self) -> Result<Vec<HeldOut>, EvaluationError> {
+        let codec = self.codec()?;
+        let seed = self.split.generator_seed;
+        let renderer = Renderer::open(self.request.soundfont)?;
+        let key = self.render_key(codec.fingerprint(), seed);
+        let progress = |done, all| (self.progress)("codec", done, all);
+        self.cache.items("held-out", &borrowed(&key), self.scaled(HELD_OUT_CLIPS), &progress, |i| {
+            let music = Music::compose(seed, i as u64, PIECE_SECONDS);
+            let audio = renderer.music(&music, (PIECE_SECONDS * SAMPLE_RATE as f64) as usize)?;
+            let (codes, decoded) = codec.round_trip(&audio)?;
+            let hear = |audio: &[f32]| Heard::of(audio, SAMPLE_RATE as f64, HOP, false);
+            Ok(HeldOut {
+                rendered: hear(&audio)?,
+                decoded: hear(&decoded)?,
+                comparison: Comparison::of(&audio, &decoded, &codes)?,
+                tempo: tempo(music.bpm),
+            })
+        })
+    }
+
+    /// Rendered windows (mixes too) as long as the long runs.
+    ///
+    /// # Errors
+    /// When the SoundFont cannot be used, or results cannot be kept.
+    pub fn windows(&self) -> Result<Vec<Heard>, EvaluationError> {
+        let seed = self.split.generator_seed;
+        let renderer = Renderer::open(self.request.soundfont)?;
+        let key = self.render_key("rendered", seed);
+        let progress = |done, all| (self.progress)("rendered windows", done, all);
+        self.cache.items("windows", &borrowed(&key), self.scaled(WINDOWS), &progress, |i| {
+            let music = Music::compose(seed, WINDOWS_FROM + i as u64, LONG_SECONDS);
+            let audio = renderer.music(&music, (LONG_SECONDS * SAMPLE_RATE as f64) as usize)?;
+            Ok(Heard::of(&audio, SAMPLE_RATE as f64, HOP, false)?)
+        })
+    }
+
+    /// The classifier of instrument and texture for this codec, and the number of clips that it learned from.
+    ///
+    /// # Errors
+    /// When the codec or the SoundFont cannot be used, or results cannot be kept.
+    pub fn judge(&self) -> Result<(Judge, usize), EvaluationError> {
+        let examples =
+            self.examples("classifier clips", self.classifier_seed, &self.balanced(self.scaled(EXAMPLES)))?;
+        let key = self.render_key(self.codec()?.fingerprint(), self.classifier_seed);
+        let (training, count) = (Training::default(), examples.len().to_string());
+        let described = format!("{training:?}");
+        let mut key = borrowed(&key);
+        key.extend([described.as_str(), count.as_str()]);
+        let quiet = |_, _| ();
+        let made = self.cache.items("classifier", &key, 1, &quiet, |_| {
+            Ok(Judge::learn(&examples, &training, &|done, all| (self.progress)("training the classifier", done, all)))
+        })?;
+        let judge = made.into_iter().next().unwrap_or_else(|| Judge::learn(&[], &training, &|_, _| ()));
+        Ok((judge, examples.len()))
+    }
+
+    /// Held-out examples as they come from the generator, single voices only.
+    ///
+    /// # Errors
+    /// As [`Session::judge`].
+    pub fn judged_examples(&self) -> Result<Vec<Example>, EvaluationError> {
+        let seed = self.split.generator_seed;
+        let single = |index: &u64| Class::of(&Music::compose(seed, *index, PIECE_SECONDS)).is_some();
+        let indices: Vec<u64> = (JUDGED_FROM..).filter(single).take(self.scaled(JUDGED)).collect();
+        self.examples("held-out clips", seed, &indices)
+    }
+
+    /// Indices of single-voice clips of the classifier's seed, `each` of every class, in turns.
+    fn balanced(&self, each: usize) -> Vec<u64> {
+        let mut found = vec![Vec::new(); Class::all().len()];
+        for index in 0.. {
+            if found.iter().all(|indices| indices.len() >= each) {
+                break;
+            }
+            let Some(class) = Class::of(&Music::compose(self.classifier_seed, index, PIECE_SECONDS)) else { continue };
+            found[class.index()].push(index);
+        }
+        (0..each).flat_map(|turn| found.iter().filter_map(move |indices| indices.get(turn).copied())).collect()
+    }
+
+    fn examples(&self, stage: &str, seed: u64, indices: &[u64]) -> Result<Vec<Example>, EvaluationError> {
+        let codec = self.codec()?;
+        let renderer = Renderer::open(self.request.soundfont)?;
+        let key = self.render_key(codec.fingerprint(), seed);
+        let progress = |done, all| (self.progress)(stage, done, all);
+        self.cache.items("examples", &borrowed(&key), indices.len(), &progress, |i| {
+            let music = Music::compose(seed, indices[i], PIECE_SECONDS);
+            let audio = renderer.music(&music, (PIECE_SECONDS * SAMPLE_RATE as f64) as usize)?;
+            let (_, decoded) = codec.round_trip(&audio)?;
+            let (first, second) = decoded.split_at(decoded.len() / 2);
+            let views = [&decoded, first, second].map(|view| features(view, SAMPLE_RATE as f64));
+            Ok(Example { class: Class::of(&music).map_or(0, Class::index), views })
+        })
+    }
+
+    /// What rendered clips depend on.
+    fn render_key(&self, codec: &str, seed: u64) -> Vec<String> {
+        let font = self.request.soundfont;
+        let length = std::fs::metadata(font).map_or(0, |data| data.len());
+        let of = |x: &dyn ToString| x.to_string();
+        vec![
+            codec.to_owned(),
+            of(&seed),
+            of(&FEATURES_VERSION),
+            of(&GENERATOR_VERSION),
+            font.display().to_string(),
+            of(&length),
+        ]
+    }
+
+    fn same_rate(&self) -> Result<(), EvaluationError> {
+        let found = self.model.format().model_rate;
+        if found as usize == SAMPLE_RATE {
+            return Ok(());
+        }
+        Err(EvaluationError::SampleRate { checkpoint: self.model.name().to_owned(), found, expected: SAMPLE_RATE })
+    }
+}
+
+fn borrowed(key: &[String]) -> Vec<&str> {
+    key.iter().map(String::as_str).collect()
+}
+
+/// The tempo that the generator's words name for this many beats per minute.
+fn tempo(bpm: f64) -> Tempo {
+    match bpm {
+        ..90.0 => Tempo::Slow,
+        ..130.0 => Tempo::Medium,
+        _ => Tempo::Fast,
+    }
+}
