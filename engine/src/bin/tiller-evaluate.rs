@@ -26,7 +26,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = SplitName::Test)]
     split: SplitName,
     /// First seed of the generated pieces, instead of the split's own.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     seed_base: Option<u32>,
     /// Only these parts.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -216,7 +216,13 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<Outcome, String> {
         let figures = music_part(&session).map_err(named)?;
         outcome.take("music", started, &figures, figures.lines())?;
     }
-    if wanted(Part::Notes) {
+    if wanted(Part::Notes) && arguments.only.is_empty() && session.model().notes().is_none() {
+        let why = session
+            .model()
+            .notice()
+            .unwrap_or("the checkpoint has no note directions; learn them with `cargo xtask learn`");
+        outcome.lines.push(format!("notes: not measured: {why}"));
+    } else if wanted(Part::Notes) {
         let started = Instant::now();
         let points = notes(arguments, &session, progress).map_err(named)?;
         outcome.take("notes", started, notes_figures(&points), points.iter().map(notes_line).collect())?;

@@ -184,3 +184,43 @@ fn over_the_clip(frames: &[Frame], out: &mut Vec<f32>) {
     let used = uses.iter().filter(|u| **u > 0.03 * sum).count() as f32;
     out.extend([entropy, used, place(0.05), place(0.5), place(0.95), place(0.95) - place(0.05)]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::spectrum::signals::RATE;
+    use super::*;
+
+    /// Voices of the middle of a sound of harmonic tones, as MIDI notes in rising order.
+    fn heard(notes: &[usize]) -> Vec<usize> {
+        let sample = |i: usize| {
+            let tone = |note: &usize| {
+                let f0 = 440.0 * 2f64.powf((*note as f64 - 69.0) / 12.0);
+                let partial = |n: usize| (std::f64::consts::TAU * f0 * n as f64 * i as f64 / RATE).sin() / n as f64;
+                (1..=6).map(partial).sum::<f64>()
+            };
+            (0.1 * notes.iter().map(tone).sum::<f64>()) as f32
+        };
+        let audio: Vec<f32> = (0..16_000).map(sample).collect();
+        let mut found = Vec::new();
+        Spectra::new(6_144).visit(&audio, 16_000, |_, power| {
+            found = voices(tones(power, RATE / 6_144.0)).voices.iter().map(|tone| tone + LOWEST).collect();
+        });
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn single_tones_and_triads_are_taken_apart() {
+        for note in 36..84 {
+            assert_eq!(heard(&[note]), [note]);
+        }
+        let (mut right, mut all) = (0, 0);
+        for root in 50..72 {
+            for third in [3, 4] {
+                all += 1;
+                right += usize::from(heard(&[root, root + third, root + 7]) == [root, root + third, root + 7]);
+            }
+        }
+        assert!(right * 10 >= all * 8, "{right} of {all} triads");
+    }
+}
