@@ -200,7 +200,7 @@ def main() -> None:
     loss = Reconstruction()
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, betas=(0.8, 0.99), weight_decay=1e-4)
     opponent = Opponent(options.opponent_rate)
-    path = options.out if options.out.suffix else options.out / "codec.pt"
+    path = options.out if options.out.suffix == ".pt" else options.out / "codec.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     step, spent, quantised, warm = 0, 0.0, False, options.warm_steps
     budget, saved, shown = options.minutes * 60.0, time.monotonic(), {}

@@ -50,7 +50,7 @@ pub enum EvaluationError {
     Ear(#[from] chroma::ChromaError),
     /// Steering could not be measured.
     #[error(transparent)]
-    Dominance(#[from] dominance::DominanceError),
+    Dominance(Box<dominance::DominanceError>),
     /// The checkpoint's codec runs at a rate that nothing is rendered at.
     #[error(
         "{checkpoint} has a codec at {found} Hz, but what it is compared with is rendered at {expected} Hz: \
@@ -75,4 +75,10 @@ pub enum EvaluationError {
     /// The file of prompts and seeds that is compiled in cannot be used.
     #[error("assets/evaluation/splits.json is not as it should be: {0}")]
     Splits(String),
+}
+
+impl From<dominance::DominanceError> for EvaluationError {
+    fn from(error: dominance::DominanceError) -> Self {
+        Self::Dominance(Box::new(error))
+    }
 }

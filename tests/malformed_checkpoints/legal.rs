@@ -176,7 +176,8 @@ fn of_two_shards_with_one_tensor_the_index_chooses() {
 
 #[test]
 fn files_that_change_while_they_are_read() {
-    let changes: [(&str, fn(&Folder)); 3] = [
+    type Change = (&'static str, fn(&Folder));
+    let changes: [Change; 3] = [
         ("cut", |folder| folder.truncate(WEIGHTS, 100)),
         ("grown", |folder| folder.write(WEIGHTS, [folder.read(WEIGHTS), vec![0; 4]].concat())),
         ("rewritten", |folder| {

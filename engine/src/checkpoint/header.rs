@@ -133,7 +133,7 @@ pub(super) fn read(file: &WeightFile) -> Result<Vec<TensorEntry>, CheckpointErro
     if let Some(last) = entries.iter().max_by_key(|entry| entry.bytes.end).filter(|last| last.bytes.end > found) {
         return Err(truncated(last.bytes.end, format!("for tensor {}", shortened(&last.name))));
     }
-    entries.sort_by(|a, b| (a.bytes.start, a.bytes.end).cmp(&(b.bytes.start, b.bytes.end)));
+    entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
     // Tensors that shared bytes could make a small file as large in memory as its header likes.
     let filled: Vec<&TensorEntry> = entries.iter().filter(|entry| !entry.bytes.is_empty()).collect();
     if let Some([a, b]) = filled.array_windows().find(|[a, b]| b.bytes.start < a.bytes.end) {

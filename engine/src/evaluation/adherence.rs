@@ -174,7 +174,7 @@ pub fn confusions(trials: &[Trial], label: impl Fn(Class) -> String) -> Vec<Conf
         Confusion { wanted, heard, clips, of }
     };
     let mut rows: Vec<Confusion> = counts.into_iter().map(row).collect();
-    rows.sort_by(|a, b| b.clips.cmp(&a.clips));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.clips));
     rows
 }
 

@@ -319,7 +319,7 @@ mod tests {
             }
             softmax(&mut x);
             let wanted = |i: usize| 0.005 + if i == 2 { 0.98 } else { 0.0 };
-            -(0..4).map(|i| f64::from(wanted(i)) * f64::from(x[i]).ln()).sum::<f64>()
+            -(0..4).map(|i| wanted(i) * f64::from(x[i]).ln()).sum::<f64>()
         };
         trainer.back_propagate(&input, 2, 1.0);
         for layer in 0..3 {

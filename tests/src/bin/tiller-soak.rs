@@ -183,8 +183,11 @@ fn soak(options: &Options) -> Outcome<(Value, bool)> {
     let mut takes = runs.into_iter();
     let Some(mut run) = takes.next() else { return Err("nothing was played".to_owned()) };
     let late = Late::of(&run.seconds, &run.work, run.frame_seconds());
-    // Every take is compared, also behind one that differs.
-    let same = takes.fold(true, |same, take| run.shorten(&take) && same);
+    let mut same = true;
+    for take in takes {
+        // Every take is compared, also behind one that differs.
+        same &= run.shorten(&take);
+    }
     let report = Report::of(&run, late, same, memory)?;
     report.say();
     let json = json!({
