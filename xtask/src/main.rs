@@ -55,7 +55,7 @@ enum Command {
     /// Learn directions for a checkpoint.
     #[command(disable_help_flag = true)]
     Learn(Rest),
-    /// Measure steering on whole prompts and seeds, outside any host.
+    /// Judge a checkpoint by ear: its codec, prompts, music, pitch, and how it is steered.
     #[command(disable_help_flag = true)]
     Evaluate(Rest),
     /// Compare the engine with golden values of transformers, every stage; exit code 1 past the bounds.
@@ -118,7 +118,10 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
         }
         Command::Render(rest) => program(&workspace, "tiller-render", rest, arguments.json),
         Command::Soak(rest) => Ok((None, soak::run(&workspace, &rest.arguments, arguments.json)?)),
-        Command::Evaluate(rest) => program(&workspace, "tiller-evaluate", rest, arguments.json),
+        Command::Evaluate(rest) => {
+            setup::packages(&[setup::SOUND_FONT])?;
+            program(&workspace, "tiller-evaluate", rest, arguments.json)
+        }
         Command::Parity(rest) => program(&workspace, "tiller-parity", rest, arguments.json),
         Command::Mistakes(options) => Ok((Some(mistakes::run(&workspace, options)?), ExitCode::SUCCESS)),
         Command::Learn(rest) => {
