@@ -39,8 +39,8 @@ const HELD_OUT_CLIPS: usize = 96;
 const LONG_RUNS: usize = 20;
 const WINDOWS: usize = 40;
 /// Rendered clips of each class that the classifier learns from, and single-voice clips that it is judged on.
-const EXAMPLES: usize = 40;
-const JUDGED: usize = 420;
+const EXAMPLES: usize = 36;
+const JUDGED: usize = 300;
 /// Index of the first clip of a generator seed that serves one purpose: clips for the codec come first.
 const JUDGED_FROM: u64 = 10_000;
 const WINDOWS_FROM: u64 = 20_000;
