@@ -1,7 +1,8 @@
-"""Trains MusicGen's decoder and the T5 text encoder together on encoded clips: resumable, bounded by wall time.
+"""Trains MusicGen's decoder and the T5 text encoder on parts of encoded music: resumable, bounded by wall time.
 
 Input column 0 is BOS, codebook k is late by k columns; 10 % of the prompts are dropped to zero text states. Worker
-threads with one core each step the shared weights in turn, so a core that other work takes holds nobody up.
+threads with one core each step the shared weights in turn, so a core that other work takes holds nobody up. The parts
+may be written meanwhile: no music is drawn twice before all that is there was drawn once.
 """
 
 import argparse
@@ -18,7 +19,12 @@ from torch.nn import functional
 import architecture
 import text
 from codec import save
-from music import Clips
+from parts import Draw, Parts
+
+# Crops of one step, and how many of them make a batch as large as one of whole windows. Near BOS the prompt is all there
+# is to go by; further on the music says what it is and the prompt teaches little.
+CROPS = [(architecture.WINDOW, 1), (196, 4), (architecture.WINDOW, 1), (49, 16)]
+NEAR = 50  # columns from BOS that are judged apart: 1 s
 
 
 def delay(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,17 +52,22 @@ class Trained(torch.nn.Module):
         states = self.model.enc_to_dec_proj(states) * (mask * kept[:, None])[..., None]
         return states, mask
 
-    def forward(self, columns, targets, prompts, kept) -> torch.Tensor:
-        """Mean cross-entropy per codebook, `[q]`, in nats."""
+    def losses(self, columns, targets, prompts, kept) -> torch.Tensor:
+        """Cross-entropy of every code in nats, `[q, b, t]`; 0 where the delay pattern has none."""
         states, mask = self.text_states(prompts, kept)
         hidden = self.model.decoder.model.decoder(
             input_ids=columns.flatten(0, 1), encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
         ).last_hidden_state
-        losses = []
+        rows = []
         for book, head in enumerate(self.model.decoder.lm_heads):
-            logits = head(hidden).float()
-            losses.append(functional.cross_entropy(logits.flatten(0, 1), targets[:, book].flatten(), ignore_index=-100))
-        return torch.stack(losses)
+            logits, wanted = head(hidden).float().flatten(0, 1), targets[:, book]
+            row = functional.cross_entropy(logits, wanted.flatten(), ignore_index=-100, reduction="none")
+            rows.append(row.view(wanted.shape))
+        return torch.stack(rows)
+
+    def forward(self, columns, targets, prompts, kept) -> torch.Tensor:
+        """Mean cross-entropy per codebook, `[q]`, in nats."""
+        return self.losses(columns, targets, prompts, kept).sum((1, 2)) / (targets >= 0).sum((0, 2))
 
 
 def initialise(model) -> None:
@@ -75,34 +86,44 @@ def initialise(model) -> None:
     model.enc_to_dec_proj.bias.data.zero_()
 
 
-def optimisers(model, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the decoder's square and feed-forward matrices, AdamW for everything else."""
-    matrices, others = [], []
+def optimisers(model, rate: float, text_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the decoder's square and feed-forward matrices, AdamW for everything else.
+
+    `share` of a group is its learning rate over the decoder's.
+    """
+    matrices, others, words = [], [], []
     for name, weights in model.named_parameters():
         if name.startswith("audio_encoder."):
             weights.requires_grad_(False)
         elif name.startswith("decoder.model.decoder.layers.") and weights.ndim == 2:
             matrices.append(weights)
+        elif name.startswith(("text_encoder.", "enc_to_dec_proj.")):
+            words.append(weights)
         else:
             others.append(weights)
-    muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.01)]
+    muon = torch.optim.Muon(
+        [{"params": matrices, "share": 1.0}], lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    groups = [{"params": others, "share": 1.0}, {"params": words, "share": text_rate}]
+    return [muon, torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), weight_decay=0.01)]
 
 
 @torch.no_grad()
 def evaluate(trained: Trained, codes: np.ndarray, prompts: list[str]) -> str:
-    """Held-out loss per codebook with the prompt, and without it."""
+    """Loss per codebook and mean of whole windows, and the mean of the first second; with the prompt and without it."""
     texts = []
     for kept in (1.0, 0.0):
-        losses = []
+        total, near = torch.zeros(architecture.CODEBOOKS), torch.zeros(architecture.CODEBOOKS)
         for start in range(0, len(codes), 8):
             part = torch.from_numpy(codes[start : start + 8, :, : architecture.WINDOW].astype(np.int64))
-            chosen = prompts[start : start + 8]
+            columns, targets = delay(part)
             with torch.autocast("cpu", torch.bfloat16):
-                losses.append(trained(*delay(part), chosen, torch.full((len(part),), kept)))
-        means = torch.stack(losses).mean(0)
-        texts.append(" ".join(f"{value:.3f}" for value in means) + f" ({means.mean():.3f})")
-    return f"held out {texts[0]}, without prompt {texts[1]}"
+                losses = trained.losses(columns, targets, prompts[start : start + 8], torch.full((len(part),), kept))
+            total += losses.sum((1, 2)) / (targets >= 0).sum((0, 2)) * len(part)
+            near += losses[..., :NEAR].sum((1, 2)) / (targets[..., :NEAR] >= 0).sum((0, 2)) * len(part)
+        total, near = total / len(codes), near / len(codes)
+        texts.append(" ".join(f"{value:.3f}" for value in total) + f" ({total.mean():.4f}, 1 s {near.mean():.4f})")
+    return f"{texts[0]}, without prompt {texts[1]}"
 
 
 class Training:
@@ -110,19 +131,31 @@ class Training:
 
     def __init__(self, arguments):
         self.arguments, self.lock = arguments, threading.Lock()
-        self.codes, self.prompts = np.load(arguments.codes), Clips(arguments.data).prompts()
-        self.valid_codes, self.valid_prompts = np.load(arguments.valid_codes), Clips(arguments.valid).prompts()
+        self.parts, held_out = Parts(arguments.codes), Parts([arguments.valid])
+        self.parts.wait()
+        held_out.wait()
+        both = {key.split("-")[0] for key in self.parts.codes} & {key.split("-")[0] for key in held_out.codes}
+        if both:
+            raise ValueError(f"seed {', '.join(sorted(both))} is trained on and held out: judge on another one")
+        self.valid, self.known = held_out.first(64), self.parts.first(16)
+        self.draws = {length: Draw(self.parts, length, length) for length, _ in CROPS}
         self.model = architecture.build()
         initialise(self.model)
+        if arguments.text:
+            learned = torch.load(arguments.text, weights_only=True)["model"]
+            missing, unexpected = self.model.load_state_dict(learned, strict=False)
+            words = [key for key in missing if key.startswith(("text_encoder.", "enc_to_dec_proj."))]
+            if unexpected or [key for key in words if not key.endswith("embed_tokens.weight")]:
+                raise ValueError(f"{arguments.text} is no text encoder of this architecture: {words} {unexpected}")
         self.trained = Trained(self.model, text.load(arguments.tokenizer)).train()
-        self.steppers = optimisers(self.model, arguments.rate)
+        self.steppers = optimisers(self.model, arguments.rate, arguments.text_rate if arguments.text else 1.0)
         self.learning = {name: weights for name, weights in self.model.named_parameters() if weights.requires_grad}
         self.average = {name: weights.detach().clone() for name, weights in self.learning.items()}
         self.path = arguments.out / "decoder.pt"
         self.step, self.tickets, self.before, self.shown = 0, 0, 0.0, None
         if self.path.exists():
             self.resume()
-        self.began = self.stored = time.monotonic()
+        self.began = self.stored = self.scanned = time.monotonic()
 
     def spent(self) -> float:
         return self.before + time.monotonic() - self.began
@@ -135,31 +168,30 @@ class Training:
             stepper.load_state_dict(saved)
         self.step, self.before = state["step"], state["spent"]
         self.tickets = self.step
+        for length, draw in self.draws.items():
+            draw.load_state_dict(state["drawn"][length], length + self.step)
         print(f"resumed at step {self.step}, {self.before / 60:.1f} min", flush=True)
 
     def store(self) -> None:
         state = {"model": self.average, "raw": {name: weights.detach() for name, weights in self.learning.items()}}
         state |= {"optimisers": [stepper.state_dict() for stepper in self.steppers]}
+        state |= {"drawn": {length: draw.state_dict() for length, draw in self.draws.items()}}
         save(self.path, {**state, "step": self.step, "spent": self.spent()})
         self.stored = time.monotonic()
 
-    def gradients(self, trained: Trained, ticket: int) -> torch.Tensor:
-        """Loss per codebook of one batch; leaves the gradients on `trained`.
+    def batch(self) -> tuple[np.ndarray, list[str], torch.Tensor]:
+        """Codes `[b, q, t]`, prompts, and which of these are kept."""
+        ticket, self.tickets = self.tickets, self.tickets + 1
+        length, times = CROPS[ticket % len(CROPS)]
+        codes, prompts = self.draws[length].take(self.arguments.batch * times)
+        drawn = np.random.default_rng((3, ticket)).random(len(codes))
+        return codes, prompts, torch.from_numpy((drawn >= self.arguments.prompt_dropout).astype(np.float32))
 
-        Every other batch holds four times as many crops of a quarter of the window: near BOS the prompt is all there
-        is to go by, further on the music says what it is and the prompt teaches little.
-        """
-        generator, count = np.random.default_rng((3, ticket)), self.arguments.batch
-        length = architecture.WINDOW
-        if ticket % 2:
-            count, length = count * 4, length // 4
-        chosen = generator.integers(len(self.codes), size=count)
-        starts = generator.integers(self.codes.shape[-1] - length + 1, size=count)
-        part = np.stack([self.codes[i, :, s : s + length] for i, s in zip(chosen, starts)])
-        kept = torch.from_numpy((generator.random(count) >= self.arguments.prompt_dropout).astype(np.float32))
-        columns, targets = delay(torch.from_numpy(part.astype(np.int64)))
+    def gradients(self, trained: Trained, codes: np.ndarray, prompts: list[str], kept: torch.Tensor) -> torch.Tensor:
+        """Loss per codebook of one batch; leaves the gradients on `trained`."""
+        columns, targets = delay(torch.from_numpy(codes.astype(np.int64)))
         with torch.autocast("cpu", torch.bfloat16):
-            losses = trained(columns, targets, [self.prompts[i] for i in chosen], kept)
+            losses = trained(columns, targets, prompts, kept)
         losses.mean().backward()
         return losses.detach()
 
@@ -173,7 +205,7 @@ class Training:
         rate = self.arguments.rate * (0.51 + 0.49 * math.cos(turn)) * min(1.0, (self.step + 1) / 50)
         for stepper in self.steppers:
             for group in stepper.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         self.step += 1
@@ -185,9 +217,21 @@ class Training:
     def report(self) -> None:
         if self.step % 25 == 0:
             values = " ".join(f"{value:.3f}" for value in self.shown)
-            print(f"step {self.step} {self.spent() / 60:.1f} min {values} ({self.shown.mean():.3f})", flush=True)
+            passes = " ".join(f"{draw.passes():.2f}" for draw in self.draws.values())
+            print(
+                f"step {self.step} {self.spent() / 60:.1f} min {values} ({self.shown.mean():.3f}), "
+                f"{len(self.parts)} clips, passes {passes}",
+                flush=True,
+            )
         if self.step % 400 == 0:
-            print(f"step {self.step} {evaluate(self.trained, self.valid_codes[:16], self.valid_prompts)}", flush=True)
+            codes, prompts = self.valid
+            print(f"step {self.step} held out {evaluate(self.trained, codes[:16], prompts)}", flush=True)
+            print(f"step {self.step} trained on {evaluate(self.trained, *self.known)}", flush=True)
+        if time.monotonic() - self.scanned > 60.0:
+            self.scanned = time.monotonic()
+            if self.parts.scan():
+                for draw in self.draws.values():
+                    draw.refill()
         if time.monotonic() - self.stored > 120.0:
             self.store()
 
@@ -196,8 +240,8 @@ class Training:
         torch.set_num_threads(self.arguments.threads)
         while self.spent() < self.arguments.minutes * 60.0:
             with self.lock:
-                ticket, self.tickets = self.tickets, self.tickets + 1
-            losses = self.gradients(trained, ticket)
+                batch = self.batch()
+            losses = self.gradients(trained, *batch)
             with self.lock:
                 self.apply(trained, losses)
                 self.report()
@@ -212,15 +256,15 @@ class Training:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--codes", type=Path, required=True, help="codes.npy written by encode.py")
-    parser.add_argument("--data", type=Path, required=True, help="the clips that were encoded, for their prompts")
-    parser.add_argument("--valid-codes", type=Path, required=True)
-    parser.add_argument("--valid", type=Path, required=True)
+    parser.add_argument("--codes", type=Path, nargs="+", required=True, help="folders of parts; they may still grow")
+    parser.add_argument("--valid", type=Path, required=True, help="a folder of parts of another seed")
     parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--text", type=Path, help="text encoder to begin with, from pretrain_text.py")
     parser.add_argument("--out", type=Path, required=True, help="directory for decoder.pt")
     parser.add_argument("--minutes", type=float, default=50.0)
     parser.add_argument("--batch", type=int, default=4, help="clips in one worker's batch")
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--text-rate", type=float, default=0.1, help="a pretrained text encoder's rate over --rate")
     parser.add_argument("--prompt-dropout", type=float, default=0.1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="cores of one worker")
@@ -235,8 +279,8 @@ def main() -> None:
         worker.join()
     training.store()
     training.model.load_state_dict(training.average, strict=False)
-    held_out = evaluate(training.trained, training.valid_codes, training.valid_prompts)
-    print(f"done at step {training.step}: {held_out}", flush=True)
+    print(f"done at step {training.step}: held out {evaluate(training.trained, *training.valid)}", flush=True)
+    print(f"done at step {training.step}: trained on {evaluate(training.trained, *training.known)}", flush=True)
 
 
 if __name__ == "__main__":

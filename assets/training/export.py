@@ -31,27 +31,34 @@ def write(model, tokenizer, directory: Path, dtype: torch.dtype = torch.float16)
         file.chmod(0o644)  # save_pretrained leaves the weights readable by the owner alone
 
 
+def load(model, path: Path) -> int:
+    """Decoder and text encoder out of a training state; returns its step."""
+    state = torch.load(path, weights_only=True)
+    missing, unexpected = model.load_state_dict(state["model"], strict=False)
+    # The codec is loaded by itself; the encoder's token table is the shared one under a second name.
+    elsewhere = ("audio_encoder.", "text_encoder.encoder.embed_tokens.")
+    missing = [key for key in missing if not key.startswith(elsewhere)]
+    if unexpected or missing:
+        raise ValueError(f"{path} does not fit the architecture: {missing} {unexpected}")
+    return state["step"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", type=Path, required=True, help="decoder.pt written by decoder.py")
+    parser.add_argument("--state", type=Path, help="decoder.pt written by decoder.py; untrained without it: for the codec")
     parser.add_argument("--codec", type=Path, required=True, help="codec.pt written by codec.py")
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory with tokenizer.json")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--float32", action="store_true")
     arguments = parser.parse_args()
+    torch.manual_seed(1)
     model = architecture.build()
     model.audio_encoder.load_state_dict(torch.load(arguments.codec, weights_only=True)["model"])
-    state = torch.load(arguments.state, weights_only=True)
-    missing, unexpected = model.load_state_dict(state["model"], strict=False)
-    # The codec is loaded above; the encoder's token table is the shared one under a second name.
-    elsewhere = ("audio_encoder.", "text_encoder.encoder.embed_tokens.")
-    missing = [key for key in missing if not key.startswith(elsewhere)]
-    if unexpected or missing:
-        raise ValueError(f"{arguments.state} does not fit the architecture: {missing} {unexpected}")
+    step = load(model, arguments.state) if arguments.state else 0
     write(model, text.load(arguments.tokenizer), arguments.out, torch.float32 if arguments.float32 else torch.float16)
     size = sum(file.stat().st_size for file in arguments.out.iterdir())
     count = sum(weights.numel() for weights in model.parameters())
-    print(f"{arguments.out}: {count / 1e6:.2f} M parameters, {size / 1e6:.1f} MB, step {state['step']}")
+    print(f"{arguments.out}: {count / 1e6:.2f} M parameters, {size / 1e6:.1f} MB, step {step}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from architecture import TEXT_VOCABULARY
-from music import Clips
 
 INSTRUMENTS = (
     "piano, grand piano, electric piano, rhodes, harpsichord, celesta, music box, vibraphone, marimba, xylophone, "
@@ -40,8 +39,8 @@ SPECIALS = ["<pad>", "</s>", "<unk>"]
 
 
 def corpus(prompts: list[str]) -> list[str]:
-    """What the vocabulary is fitted on; the prompts count most because there are most of them."""
-    return prompts + INSTRUMENTS.split(", ") * 8 + WORDS.split() * 8
+    """What the vocabulary is fitted on: a few thousand prompts say all the words; more would crowd out the lists."""
+    return prompts[:4000] + INSTRUMENTS.split(", ") * 8 + WORDS.split() * 8
 
 
 def train(prompts: list[str]) -> Tokenizer:
@@ -104,12 +103,14 @@ def published(directory: Path) -> PreTrainedTokenizerFast:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the clips whose prompts the vocabulary is fitted on")
+    parser.add_argument("--labels", type=Path, required=True, help="labels.jsonl: the vocabulary is fitted on its prompts")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    tokenizer = train(Clips(arguments.data).prompts())
+    prompts = [json.loads(line)["prompt"] for line in arguments.labels.read_text().splitlines()]
+    tokenizer = train(prompts)
     save(tokenizer, arguments.out)
-    print(f"{tokenizer.get_vocab_size()} pieces in {arguments.out}")
+    lengths = [len(tokenizer.encode(prompt).ids) for prompt in prompts[:2000]]
+    print(f"{tokenizer.get_vocab_size()} pieces in {arguments.out}; a prompt has {sum(lengths) / len(lengths):.1f} tokens")
 
 
 if __name__ == "__main__":

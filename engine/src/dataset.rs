@@ -1,10 +1,11 @@
 //! Labelled music from seeds, for training, learning and evaluation. Runs on worker threads, never in a host.
 //!
 //! A clip is a pure function of (seed, clip index, SoundFont): [`music`] composes it, [`prompt`] words it, [`render`]
-//! makes it sound and [`files`] lays many of them out on disk. [`notes`] makes the single labelled notes that note
+//! makes it sound and [`files`] lays many of them out on disk, [`codes`] as a codec's codes. [`notes`] makes the single labelled notes that note
 //! directions are learned from (after SynTheory, brown-palm/syntheory). Pitch is kept free on purpose: keys are
 //! uniform, pitch classes are balanced in the middle register, and no prompt word depends on either.
 
+pub mod codes;
 pub mod files;
 pub mod harmony;
 pub mod instruments;
@@ -63,6 +64,12 @@ pub enum DatasetError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The checkpoint whose codec is asked for cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// The codec refused a clip.
+    #[error(transparent)]
+    Codec(#[from] crate::codec::CodecError),
     /// The request cannot be met.
     #[error("{0}")]
     Request(String),

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// One line of `clips.jsonl` for music.
+/// What is known of a clip of music: one JSON line, in `clips.jsonl` or beside its codes.
 #[derive(Debug, Serialize)]
 pub struct MusicLabel {
     /// Index of the clip.
@@ -34,10 +34,42 @@ pub struct MusicLabel {
     pub key: &'static str,
     /// Mode.
     pub mode: Mode,
-    /// First sample in `audio.i16`.
-    pub offset_samples: u64,
+    /// Mean MIDI velocity that was asked for: 52 to 110.
+    pub loudness: i32,
+    /// Share of its time slot for which a note is held: 0.5 detached, 0.95 or 1 connected.
+    pub legato: f64,
     /// Length in samples.
     pub samples: u64,
+}
+
+impl MusicLabel {
+    /// The label of a clip of `samples` samples.
+    pub fn new(music: &Music, samples: usize) -> Self {
+        Self {
+            index: music.index,
+            seed: music.seed,
+            prompt: music.prompt.clone(),
+            instruments: music.voices.iter().map(|v| v.instrument.label).collect(),
+            programs: music.voices.iter().map(|v| v.instrument.program).collect(),
+            texture: music.texture_label(),
+            textures: music.voices.iter().map(|v| v.texture).collect(),
+            bpm: music.bpm,
+            key: PITCH_CLASS_NAMES[music.key.tonic],
+            mode: music.key.mode,
+            loudness: music.loudness,
+            legato: music.legato,
+            samples: samples as u64,
+        }
+    }
+}
+
+/// A line of `clips.jsonl` beside `audio.i16`.
+#[derive(Serialize)]
+struct Placed {
+    #[serde(flatten)]
+    label: MusicLabel,
+    /// First sample in `audio.i16`.
+    offset_samples: u64,
 }
 
 /// One line of `clips.jsonl` for single notes.
@@ -77,7 +109,7 @@ struct Writer {
     clips: u64,
 }
 
-fn write_error(path: &Path) -> impl Fn(std::io::Error) -> DatasetError + '_ {
+pub(super) fn write_error(path: &Path) -> impl Fn(std::io::Error) -> DatasetError + '_ {
     move |source| DatasetError::Write { path: path.to_owned(), source }
 }
 
@@ -102,8 +134,7 @@ impl Writer {
         audio: &[f32],
         label: impl FnOnce(u64, u64) -> serde_json::Result<String>,
     ) -> Result<(), DatasetError> {
-        let bytes: Vec<u8> =
-            audio.iter().flat_map(|x| ((x * 32767.0).round().clamp(-32767.0, 32767.0) as i16).to_le_bytes()).collect();
+        let bytes: Vec<u8> = audio.iter().flat_map(|&x| quantised(x).to_le_bytes()).collect();
         self.audio.write_all(&bytes).map_err(write_error(&self.folder.join("audio.i16")))?;
         let line = label(self.clips, self.samples).map_err(|e| DatasetError::Request(e.to_string()))?;
         writeln!(self.labels, "{line}").map_err(write_error(&self.folder.join("clips.jsonl")))?;
@@ -137,6 +168,16 @@ impl Writer {
     }
 }
 
+/// A sample as `audio.i16` holds it. Readers divide by 32768.
+fn quantised(sample: f32) -> i16 {
+    (sample * 32767.0).round().clamp(-32767.0, 32767.0) as i16
+}
+
+/// The sample that a reader of `audio.i16` gets: codes made without the file are the codes of the file.
+pub(super) fn as_read(sample: f32) -> f32 {
+    f32::from(quantised(sample)) / 32768.0
+}
+
 /// Clips that are rendered before they are written: bounds the memory, keeps all cores busy.
 const BATCH: u64 = 64;
 
@@ -165,25 +206,30 @@ pub fn write_music(
             .collect::<Result<_, _>>()?;
         for (music, audio) in batch {
             writer.push(&audio, |index, offset_samples| {
-                serde_json::to_string(&MusicLabel {
-                    index,
-                    seed,
-                    prompt: music.prompt.clone(),
-                    instruments: music.voices.iter().map(|v| v.instrument.label).collect(),
-                    programs: music.voices.iter().map(|v| v.instrument.program).collect(),
-                    texture: music.texture_label(),
-                    textures: music.voices.iter().map(|v| v.texture).collect(),
-                    bpm: music.bpm,
-                    key: PITCH_CLASS_NAMES[music.key.tonic],
-                    mode: music.key.mode,
-                    offset_samples,
-                    samples: samples as u64,
-                })
+                debug_assert_eq!(index, music.index);
+                serde_json::to_string(&Placed { label: MusicLabel::new(&music, samples), offset_samples })
             })?;
         }
         progress(writer.clips);
     }
     writer.finish("music", samples, Some(seed), soundfont)
+}
+
+/// Composes and words clips without a sound: `labels.jsonl` alone, for text encoders. Returns the number of clips.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_labels(folder: &Path, seed: u64, clips: u64, seconds: f64) -> Result<u64, DatasetError> {
+    fs::create_dir_all(folder).map_err(write_error(folder))?;
+    let samples = (seconds * SAMPLE_RATE as f64).round() as usize;
+    let lines: Vec<String> = (0..clips)
+        .into_par_iter()
+        .map(|index| serde_json::to_string(&MusicLabel::new(&Music::compose(seed, index, seconds), samples)))
+        .collect::<Result<_, _>>()
+        .map_err(|e| DatasetError::Request(e.to_string()))?;
+    let path = folder.join("labels.jsonl");
+    fs::write(&path, lines.join("\n") + "\n").map_err(write_error(&path))?;
+    Ok(clips)
 }
 
 /// Renders single labelled notes into `folder`, leaving out those that the SoundFont cannot sound. Returns their number.

@@ -32,6 +32,10 @@ pub struct Music {
     pub bpm: f64,
     /// Beat of the piece at which the clip begins, so that it starts mid-piece.
     pub start_beat: f64,
+    /// Mean MIDI velocity of the voices.
+    pub loudness: i32,
+    /// Share of its time slot for which a note is held: below 1 detached, 1 connected.
+    pub legato: f64,
     /// One or two voices, the leading one first.
     pub voices: Vec<Voice>,
     /// The prompt.
@@ -82,7 +86,7 @@ impl Music {
         let mut words = Random::new(seed, index, WORD_STREAM);
         let named = voices.iter().map(|v| (words.pick(v.instrument.names), v.texture)).collect();
         let prompt = prompt::write(&Wording { voices: named, bpm, loudness, legato }, &mut words);
-        Self { seed, index, key, bpm, start_beat, voices, prompt }
+        Self { seed, index, key, bpm, start_beat, loudness, legato, voices, prompt }
     }
 
     /// Name of the texture label: the leading voice's, or `mix` when there are two voices.

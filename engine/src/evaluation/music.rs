@@ -51,7 +51,8 @@ pub struct LongRun {
 /// Figures of music.
 #[derive(Debug, Clone, Serialize)]
 pub struct MusicReport {
-    /// Share of the sounding frames whose strongest pitch class is in the piece's best-fitting key.
+    /// Share of the sounding frames whose strongest pitch class is in the piece's best-fitting key. One held tone has 1: read
+    /// it beside `piece_entropy`.
     pub in_key_share: f32,
     /// The same of held-out renders, and of these after the codec.
     pub in_key_share_rendered: f32,
@@ -61,6 +62,8 @@ pub struct MusicReport {
     pub in_key_share_shuffled: f32,
     /// As the first three, of all amplitude instead of the strongest class.
     pub in_key_amplitude: [f32; 3],
+    /// Median entropy in bits of the strongest pitch class: of the pieces, of held-out renders, of these after the codec.
+    pub piece_entropy: [f32; 3],
     /// Median over the long runs.
     pub silence_share: f32,
     /// Onset rate by tempo word of the generated pieces.
@@ -115,6 +118,7 @@ pub fn music(
         in_key_share_decoded: in_key(&decoded),
         in_key_share_shuffled: in_key(&shuffled(&made)),
         in_key_amplitude: [&made, &rendered, &decoded].map(|pitches| in_key_amplitude(pitches)),
+        piece_entropy: [&made, &rendered, &decoded].map(|pitches| median_entropy(pitches)),
         silence_share: silence.median,
         onset_rate: rates(pieces.iter().map(|p| (p.asked.tempo, p.heard.onset_rate)).collect()),
         onset_rate_rendered: rates(held_out.iter().map(|h| (h.tempo, h.rendered.onset_rate)).collect()),
@@ -178,6 +182,11 @@ fn in_key(pieces: &[Pitches]) -> f32 {
 fn in_key_amplitude(pieces: &[Pitches]) -> f32 {
     let shares: Vec<f32> = pieces.iter().filter_map(Pitches::in_key_amplitude).collect();
     shares.iter().sum::<f32>() / shares.len().max(1) as f32
+}
+
+fn median_entropy(pieces: &[Pitches]) -> f32 {
+    let sounding = pieces.iter().filter(|p| p.sounding() > 0);
+    percentile(&sounding.map(Pitches::entropy).collect::<Vec<f32>>(), 0.5).unwrap_or(0.0)
 }
 
 /// Pieces of the same shape without keys: the n-th commonest pitch class of each goes to a random place.

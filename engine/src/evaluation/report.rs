@@ -218,16 +218,19 @@ impl MusicReport {
     pub fn lines(&self) -> Vec<String> {
         let range = |name: &str, r: &Range| {
             let verdict = if r.within { "within" } else { "outside" };
-            format!("{name} {:.3} ({verdict} {:.3} to {:.3})", r.median, r.low, r.high)
+            let [median, low, high] =
+                [r.median, r.low, r.high].map(|x| if x < 0.01 { format!("{x:.1e}") } else { format!("{x:.3}") });
+            format!("{name} {median} ({verdict} {low} to {high})")
         };
         vec![
             format!(
-                "music: frames in the best key {} (renders {}, after the codec {}, shuffled {}), amplitude {}",
+                "music: frames in the best key {} (renders {}, after the codec {}, shuffled {}), amplitude {}, entropy {} bits",
                 percent(self.in_key_share),
                 percent(self.in_key_share_rendered),
                 percent(self.in_key_share_decoded),
                 percent(self.in_key_share_shuffled),
-                numbers(&self.in_key_amplitude, 3)
+                numbers(&self.in_key_amplitude, 3),
+                numbers(&self.piece_entropy, 2)
             ),
             format!(
                 "  onsets per second, slow medium fast: {:.2} {:.2} {:.2} (renders {:.2} {:.2} {:.2})",
