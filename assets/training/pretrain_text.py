@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--valid", type=Path, nargs="+", required=True, help="the same of another seed")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="the .pt file for decoder.py --text")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1)
