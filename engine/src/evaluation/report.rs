@@ -218,8 +218,8 @@ impl MusicReport {
     pub fn lines(&self) -> Vec<String> {
         let range = |name: &str, r: &Range| {
             let verdict = if r.within { "within" } else { "outside" };
-            let [median, low, high] =
-                [r.median, r.low, r.high].map(|x| if x < 0.01 { format!("{x:.1e}") } else { format!("{x:.3}") });
+            let [median, low, high] = [r.median, r.low, r.high]
+                .map(|x| if x > 0.0 && x < 0.01 { format!("{x:.1e}") } else { format!("{x:.3}") });
             format!("{name} {median} ({verdict} {low} to {high})")
         };
         vec![
