@@ -69,8 +69,7 @@ impl Model {
         let checkpoint = Checkpoint::load(source, &|share| progress((share * 50.0) as u8))?;
         let decoder = Decoder::load(&checkpoint.weights, &checkpoint.config)?;
         progress(75);
-        let language = &checkpoint.config.decoder;
-        let codebooks = language.num_codebooks / language.audio_channels;
+        let codebooks = checkpoint.config.decoder.codebooks_per_channel();
         let codec = Arc::new(CodecDecoder::load(&checkpoint.weights, &checkpoint.config.codec, codebooks)?);
         progress(85);
         let text = TextEncoder::load(

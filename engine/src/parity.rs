@@ -84,7 +84,7 @@ pub fn compare(checkpoint: &Path, reference: &Path, progress: &dyn Fn(&str)) -> 
     let encoder = CodecEncoder::load(weights, &config.codec, codebooks)?;
     codes.push(audio::encode(&reference, &encoder, &mut stages)?);
     progress("codec: decoder and stream");
-    let codebooks = config.decoder.num_codebooks / config.decoder.audio_channels;
+    let codebooks = config.decoder.codebooks_per_channel();
     let decoder = Arc::new(CodecDecoder::load(weights, &config.codec, codebooks)?);
     audio::decode(&reference, &decoder, &mut stages)?;
     weights.log_unused();

@@ -181,7 +181,7 @@ impl Config {
             let expected = format!("at most audio_encoder.codebook_size ({})", codec.codebook_size);
             return Err(in_decoder.wrong("vocab_size", &expected, in_decoder.get("vocab_size")));
         }
-        if decoder.num_codebooks / decoder.audio_channels > codec.num_quantizers {
+        if decoder.codebooks_per_channel() > codec.num_quantizers {
             let expected = format!("at most {} for each channel, as the codec has", codec.num_quantizers);
             return Err(in_decoder.wrong("num_codebooks", &expected, in_decoder.get("num_codebooks")));
         }
@@ -317,6 +317,11 @@ impl CodecConfig {
 }
 
 impl DecoderConfig {
+    /// Codebooks of one codec stream: left and right of a stereo checkpoint have as many each.
+    pub fn codebooks_per_channel(&self) -> usize {
+        self.num_codebooks / self.audio_channels
+    }
+
     fn read(fields: &Fields) -> Result<Self, CheckpointError> {
         fields.expect_model_type("musicgen_decoder")?;
         let activation = match fields.text("activation_function", "gelu")? {

@@ -49,7 +49,7 @@ impl TrainingCodec {
                 codec.codebook_size
             )));
         }
-        let codebooks = config.decoder.num_codebooks / config.decoder.audio_channels.max(1);
+        let codebooks = config.decoder.codebooks_per_channel();
         let encoder = CodecEncoder::load(&Weights::read(source, &|_| ())?, codec, codebooks)?;
         // What it makes of a fixed sound tells codecs apart, whatever else their checkpoints hold.
         let sweep: Vec<f32> = (0..SAMPLE_RATE / 2).map(|i| 0.3 * (i as f32 * i as f32 * 2e-5).sin()).collect();

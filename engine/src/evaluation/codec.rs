@@ -41,7 +41,7 @@ impl Codec {
         if found as usize != SAMPLE_RATE || config.codec.audio_channels != 1 {
             return Err(EvaluationError::SampleRate { checkpoint: checkpoint.name, found, expected: SAMPLE_RATE });
         }
-        let codebooks = config.decoder.num_codebooks / config.decoder.audio_channels;
+        let codebooks = config.decoder.codebooks_per_channel();
         let encoder = CodecEncoder::load(&checkpoint.weights, &config.codec, codebooks)?;
         let mut codec = Self { encoder, decoder, fingerprint: String::new() };
         codec.fingerprint = codec.take_fingerprint()?;

@@ -56,11 +56,7 @@ impl Listener {
             });
         }
         Ok(Self {
-            encoder: CodecEncoder::load(
-                &checkpoint.weights,
-                &config.codec,
-                config.decoder.num_codebooks / config.decoder.audio_channels,
-            )?,
+            encoder: CodecEncoder::load(&checkpoint.weights, &config.codec, config.decoder.codebooks_per_channel())?,
             decoder: Decoder::load(&checkpoint.weights, config)?,
             pattern: DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels),
             channels: config.decoder.audio_channels,
