@@ -7,6 +7,7 @@ output), then codebooks from k-means and quantised training, in the last part ag
 import argparse
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ import quantiser
 from music import Clips
 from spectral import Reconstruction
 
-WEIGHTS = {"wave": 2.0, "mel": 0.5, "magnitude": 0.5, "periodic": 1.0}
+WEIGHTS = {"wave": 2.0, "mel": 0.5, "magnitude": 0.5, "periodic": 3.0, "notes": 0.5}
+SMALLEST = 0.003  # size that a tensor counts as at least when its steps are measured, for biases that start at 0
+AIR_SHARE = 0.3  # of the gradient's norm: log power of quiet bands pulls without bound where it is wrong
 
 
 @torch.no_grad()
@@ -80,6 +83,16 @@ def initialise(model: EncodecModel, audio: torch.Tensor) -> None:
         hook.remove()
 
 
+@torch.no_grad()
+def rescale(model: EncodecModel, audio: torch.Tensor) -> None:
+    """Brings the latent of a trained codec to a mean square of 1 without a change of what it does."""
+    last, first = model.encoder.layers[-1].conv, model.decoder.layers[0].conv
+    scale = model.encoder(audio).square().mean().sqrt()
+    last.parametrizations.weight.original0.div_(scale)
+    last.bias.div_(scale)
+    first.parametrizations.weight.original0.mul_(scale)
+
+
 def lay_out(model: EncodecModel) -> None:
     """Runs the convolutions on `[batch, time, channels]` memory: the same sums, about twice as fast on a CPU.
 
@@ -113,55 +126,84 @@ def lay_out(model: EncodecModel) -> None:
             module.forward = convolution(module)
 
 
+class Balance:
+    """Brings one gradient to a share of another's norm, by running means of both (EnCodec's balancer, two members)."""
+
+    def __init__(self):
+        self.norms = [0.0, 0.0]
+
+    def weight(self, main: torch.Tensor, other: torch.Tensor) -> float:
+        for place, value in enumerate((main, other)):
+            norm = float(value.square().sum().sqrt())
+            self.norms[place] = norm if self.norms[place] == 0.0 else 0.99 * self.norms[place] + 0.01 * norm
+        return self.norms[0] / max(self.norms[1], 1e-12)
+
+
 class Opponent:
-    """The discriminator, its optimiser and the running gradient norms that set its weight in the codec's gradient."""
+    """The discriminator, its optimiser and the balance that sets its weight in the codec's gradient."""
 
     def __init__(self, rate: float):
         self.model = discriminator.Discriminator()
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=rate, betas=(0.5, 0.9), weight_decay=1e-4)
-        self.norms = [0.0, 0.0]
+        self.weights = list(self.model.parameters())
+        self.optimiser = torch.optim.AdamW(self.weights, lr=rate, betas=(0.5, 0.9), weight_decay=1e-4)
+        self.balance = Balance()
         self.steps = 0
 
     def state_dict(self) -> dict:
         kept = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        return {**kept, "norms": self.norms, "steps": self.steps}
+        return {**kept, "norms": self.balance.norms, "steps": self.steps}
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.norms, self.steps = state["norms"], state["steps"]
+        self.balance.norms, self.steps = state["norms"], state["steps"]
 
-    def play(
-        self, made: torch.Tensor, audio: torch.Tensor, gradient: torch.Tensor, share: float, alone: int, rate: float
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """One step of both sides from one pass: the codec's gradient `[batch, samples]` and the losses.
+    def learns(self, alone: int) -> bool:
+        """In the first `alone` steps only the opponent learns; it learns at every second step after that."""
+        return self.steps < alone or self.steps % 2 == 0
 
-        The opponent's gradient on `made` is brought to `share` of the reconstruction's norm (EnCodec's balancer with
-        two members). In the first `alone` steps only the opponent learns. It learns at every second step after that.
-        """
-        learns = self.steps < alone or self.steps % 2 == 0
-        for weights in self.model.parameters():
-            weights.requires_grad_(learns)
+    def judge(
+        self, made: torch.Tensor, audio: torch.Tensor, alone: int
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor], dict[str, torch.Tensor]]:
+        """Both sides from one pass over `[batch, samples]`: push on `made`, gradients of its own weights, losses."""
+        learns, plays = self.learns(alone), self.steps >= alone
         judged_real, judged = self.model(audio), self.model(made)
         shown = {"feature": discriminator.feature_distance(judged_real, judged)}
-        if self.steps >= alone:
+        push, own = None, []
+        if plays:
             shown["adversarial"] = discriminator.adversarial(judged)
             total = shown["adversarial"] + 2.0 * shown["feature"]
             (push,) = torch.autograd.grad(total, made, retain_graph=learns)
-            for place, value in enumerate((gradient, push)):
-                norm = float(value.square().sum().sqrt())
-                self.norms[place] = norm if self.norms[place] == 0.0 else 0.99 * self.norms[place] + 0.01 * norm
-            gradient = gradient + share * self.norms[0] / max(self.norms[1], 1e-12) * push
         if learns:
             shown["hinge"] = discriminator.hinge(judged_real, judged)
-            weights = list(self.model.parameters())
-            for weight, value in zip(weights, torch.autograd.grad(shown["hinge"], weights)):
-                weight.grad = value
+            own = torch.autograd.grad(shown["hinge"], self.weights)
+        return push, own, shown
+
+    def step(self, gradients: list[list[torch.Tensor]], rate: float) -> None:
+        """Moves the weights by the mean of the workers' gradients, where there are any."""
+        if gradients[0]:
+            for weight, *parts in zip(self.weights, *gradients):
+                weight.grad = sum(parts) / len(parts)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             self.optimiser.step()
         self.steps += 1
-        return gradient, shown
+
+
+class Workers:
+    """Threads with a share of the batch each: convolutions of few channels gain nothing from threads of their own.
+
+    One forward and backward pass runs in a thread from end to end; PyTorch leaves the interpreter's lock in its kernels.
+    """
+
+    def __init__(self, count: int):
+        torch.set_num_threads(1)
+        self.pool = ThreadPoolExecutor(count)
+        self.count = count
+
+    def each(self, work, *batches: torch.Tensor | list) -> list:
+        """`work` on every share of the batches (a list is split already)."""
+        return list(self.pool.map(work, *(x if isinstance(x, list) else x.chunk(self.count) for x in batches)))
 
 
 def save(path: Path, state: dict) -> None:
@@ -182,9 +224,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--opponent-share", type=float, default=1.0, help="its gradient over the reconstruction's")
     parser.add_argument("--alone", type=int, default=200, help="steps in which only the discriminator learns from it")
     parser.add_argument("--settle", type=float, default=0.85, help="when codes are seeded no longer, of 1")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--segment", type=int, default=32 * architecture.HOP)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=1e-2, help="step over the size of each tensor")
     parser.add_argument("--opponent-rate", type=float, default=3e-4)
     parser.add_argument("--evaluate-minutes", type=float, default=12.0)
     parser.add_argument("--threads", type=int, default=2)
@@ -193,13 +235,13 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    torch.set_num_threads(options.threads)
+    workers = Workers(options.threads)
     torch.manual_seed(1)
     train, valid = Clips(options.data), Clips(options.valid)
     model = EncodecModel(architecture.codec_config()).train()
     loss = Reconstruction()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, betas=(0.8, 0.99), weight_decay=1e-4)
-    opponent = Opponent(options.opponent_rate)
+    optimiser = torch.optim.AdamW([{"params": [weights]} for weights in model.parameters()], betas=(0.8, 0.99), weight_decay=0.0)
+    opponent, air = Opponent(options.opponent_rate), Balance()
     path = options.out if options.out.suffix == ".pt" else options.out / "codec.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     step, spent, quantised, warm = 0, 0.0, False, options.warm_steps
@@ -213,10 +255,12 @@ def main() -> None:
         print(f"resumed at step {step}, {spent / 60:.1f} min", flush=True)
     elif options.start:
         model.load_state_dict(torch.load(options.start, weights_only=True)["model"])
+        rescale(model, train.random_segments(np.random.default_rng(1), 16, options.segment))
         warm = 0
     else:
         initialise(model, train.random_segments(np.random.default_rng(1), 16, options.segment))
     lay_out(model)
+    encoder_weights, decoder_weights = list(model.encoder.parameters()), list(model.decoder.parameters())
     judged = spent
     while spent < budget:
         began = time.process_time()
@@ -231,36 +275,61 @@ def main() -> None:
             quantised = True
         # Cosine from the full rate to 2 % of it over the time allowed.
         decay = 0.51 + 0.49 * math.cos(math.pi * min(1.0, spent / budget))
+        relative = options.rate * decay * min(1.0, (step + 1) / 100)
         for group in optimiser.param_groups:
-            group["lr"] = options.rate * decay * min(1.0, (step + 1) / 100)
-        latent = model.encoder(audio)
+            # Relative to the tensor's own size (as in Adafactor): gains of weight norm reach from 0.003 to 10, and one rate
+            # for all makes the output's level jump by a tenth at each step.
+            (weights,) = group["params"]
+            group["lr"] = relative * max(SMALLEST, float(weights.detach().square().mean().sqrt()))
+        latents = workers.each(model.encoder, audio)
+        latent = torch.cat(latents).detach().requires_grad_()
         if quantised:
             seed = spent < options.settle * budget
-            latent, commitment, _ = quantiser.quantise(model.quantizer, latent, learn=True, seed=seed)
+            chosen, commitment, _ = quantiser.quantise(model.quantizer, latent, learn=True, seed=seed)
         else:
-            latent = latent + 0.05 * latent.detach().std() * torch.randn_like(latent)
+            chosen = latent + 0.05 * latent.detach().std() * torch.randn_like(latent)
             commitment = torch.zeros(())
-        decoded = model.decoder(latent)[:, 0, : audio.shape[-1]]
-        made = decoded.detach().requires_grad_()
-        losses = loss(made, audio[:, 0])
+        # No other loss sees the latent's scale. Left alone it grows a hundredfold, the first layer of the decoder has
+        # almost all of the gradient, and clipping takes the rest from everything else.
+        scale = 0.5 * latent.square().mean().log()
+        (pull,) = torch.autograd.grad(0.5 * commitment + 0.1 * scale.square(), latent)
         # Phase first: with spectra weighing as much from the start the decoder makes shaped noise and stays there.
         early = 1.0 if options.start else min(1.0, max(0.1, (step - 200) / 300))
-        total = sum((weight if name == "wave" else early * weight) * losses[name] for name, weight in WEIGHTS.items())
-        (gradient,) = torch.autograd.grad(total, made)
-        if quantised and spent >= options.opponent * budget:
-            rate = options.opponent_rate * min(1.0, 2.0 * decay)
-            gradient, more = opponent.play(made, audio[:, 0], gradient, options.opponent_share, options.alone, rate)
-            losses.update(more)
-        optimiser.zero_grad(set_to_none=True)
-        # The gradient on the output is made of parts; as an inner product it is one loss to go back from.
-        ((decoded * gradient).sum() + 0.5 * commitment).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        against = quantised and spent >= options.opponent * budget
+
+        def work(audio, latent, chosen, pull):
+            """Gradients of the codec's and the opponent's weights, and the losses, of one share of the batch."""
+            chosen = chosen.detach().requires_grad_()
+            decoded = model.decoder(chosen)[:, 0, : audio.shape[-1]]
+            made = decoded.detach().requires_grad_()
+            losses = loss(made, audio[:, 0])
+            total = sum((weight if name == "wave" else early * weight) * losses[name] for name, weight in WEIGHTS.items())
+            (gradient,) = torch.autograd.grad(total, made, retain_graph=True)
+            (push,) = torch.autograd.grad(losses["air"], made)
+            gradient = gradient + AIR_SHARE * early * air.weight(gradient, push) * push
+            own = []
+            if against:
+                push, own, more = opponent.judge(made, audio[:, 0], options.alone)
+                losses.update(more)
+                if push is not None:
+                    gradient = gradient + options.opponent_share * opponent.balance.weight(gradient, push) * push
+            back, *of_decoder = torch.autograd.grad(decoded, [chosen, *decoder_weights], gradient)
+            of_encoder = torch.autograd.grad(latent, encoder_weights, back + workers.count * pull)
+            return [*of_encoder, *of_decoder], own, losses
+
+        shares = workers.each(work, audio, latents, chosen, pull)
+        for weight, *parts in zip([*encoder_weights, *decoder_weights], *(share[0] for share in shares)):
+            weight.grad = sum(parts) / workers.count
+        torch.nn.utils.clip_grad_norm_([*encoder_weights, *decoder_weights], 5.0)
         optimiser.step()
+        if against:
+            opponent.step([share[1] for share in shares], options.opponent_rate * min(1.0, 2.0 * decay))
+        losses = {name: sum(float(share[2][name].detach()) for share in shares) / workers.count for name in shares[0][2]}
         step += 1
         # Processor time: beside other work at idle priority the clock says nothing about how far training is.
         spent += (time.process_time() - began) / options.threads
-        for name, value in {**losses, "commitment": commitment}.items():
-            shown[name] = 0.98 * shown.get(name, float(value.detach())) + 0.02 * float(value.detach())
+        for name, value in {**losses, "commitment": float(commitment.detach()), "scale": float(scale.detach().exp())}.items():
+            shown[name] = 0.98 * shown.get(name, value) + 0.02 * value
         if step % 50 == 0:
             text = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
             print(f"step {step} {spent / 60:.1f} min {text}", flush=True)

@@ -7,8 +7,13 @@ from architecture import SAMPLE_RATE
 
 WINDOWS = (256, 512, 1024, 2048, 4096)
 FLOOR = 3e-5  # amplitude below which spectra count as silent, about -90 dB
+LONG = 8192  # window that tells neighbouring notes apart, as chroma does
+NOTES = (60.0, 2100.0)  # Hz that chroma listens to
+AIR = (8000.0, 1000.0)  # Hz above which bands of this width are compared as a whole
+AIR_FLOOR = 1e-9  # power of such a band that counts as silent, -90 dB in all: a haze of -63 dB is below `FLOOR` per bin
+QUIET = 1e-3  # power added below the waveform error: the end of a decay must not outweigh all music beside it
 PERIOD = 16  # samples: 2 kHz, the rate before the last two upsamplers, whose images are lines at its multiples
-STRETCH = 80  # periods averaged, 40 ms
+STRETCH = 320  # periods averaged, 160 ms: what stays so long is no music
 
 
 def mel_matrix(window: int, bands: int) -> torch.Tensor:
@@ -35,13 +40,18 @@ def periodic(error: torch.Tensor) -> torch.Tensor:
 
 
 class Reconstruction(nn.Module):
-    """Waveform error over power, relative magnitude L1, log-mel L1, periodic error over level: `[batch, samples]`."""
+    """Distances of `[batch, samples]` from its target: each a mean of something relative to the target.
+
+    `wave` error over power, `periodic` error over level, `mel` and `magnitude` L1 over all windows, `notes` magnitude L1
+    of a long window where notes are, `air` log-power L1 of whole bands above 8 kHz.
+    """
 
     def __init__(self):
         super().__init__()
         for window in WINDOWS:
             self.register_buffer(f"hann_{window}", torch.hann_window(window))
             self.register_buffer(f"mel_{window}", mel_matrix(window, max(16, min(80, window // 12))))
+        self.register_buffer(f"hann_{LONG}", torch.hann_window(LONG))
 
     def magnitude(self, audio: torch.Tensor, window: int) -> torch.Tensor:
         hann = getattr(self, f"hann_{window}")
@@ -51,9 +61,23 @@ class Reconstruction(nn.Module):
     def log_mel(self, magnitude: torch.Tensor, window: int) -> torch.Tensor:
         return (magnitude @ getattr(self, f"mel_{window}") + FLOOR).log()
 
+    def notes(self, audio: torch.Tensor) -> torch.Tensor:
+        """Magnitudes of the long window's bins within `NOTES`, `[batch, frames, bins]`."""
+        first, last = (round(hertz * LONG / SAMPLE_RATE) for hertz in NOTES)
+        return self.magnitude(audio, LONG)[:, :, first:last]
+
+    def air(self, magnitude: torch.Tensor, window: int) -> torch.Tensor:
+        """Log power of the bands above `AIR`, `[batch, frames, bands]`, from magnitudes `[batch, frames, bins]`."""
+        first, width = (round(hertz * window / SAMPLE_RATE) for hertz in AIR)
+        bands = magnitude[:, :, first : first + (magnitude.shape[2] - first) // width * width]
+        return (bands.unflatten(2, (-1, width)).square().sum(3) + AIR_FLOOR).log()
+
     def forward(self, estimate: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        losses = {"wave": ((estimate - target).square().mean(1) / target.square().mean(1).clamp_min(1e-6)).mean()}
+        losses = {"wave": ((estimate - target).square().mean(1) / (target.square().mean(1) + QUIET)).mean()}
         losses["periodic"] = (periodic(estimate - target) / target.square().mean(1).sqrt().clamp_min(1e-3)).mean()
+        with torch.no_grad():
+            wanted = self.notes(target)
+        losses["notes"] = (self.notes(estimate) - wanted).abs().mean() / wanted.mean().clamp_min(1e-6)
         losses["mel"], losses["magnitude"] = 0.0, 0.0
         for window in WINDOWS:
             with torch.no_grad():
@@ -61,5 +85,7 @@ class Reconstruction(nn.Module):
                 wanted_mel = self.log_mel(wanted, window)
             made = self.magnitude(estimate, window)
             losses["mel"] += (self.log_mel(made, window) - wanted_mel).abs().mean() / len(WINDOWS)
+            if window == 1024:
+                losses["air"] = (self.air(made, window) - self.air(wanted, window)).abs().mean()
             losses["magnitude"] += (made - wanted).abs().mean() / wanted.mean().clamp_min(1e-6) / len(WINDOWS)
         return losses

@@ -2,6 +2,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+use crate::decoder::sampling::Sampling;
+
 /// A pitch class, 0 = C to 11 = B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PitchClass(u8);
@@ -93,12 +95,19 @@ impl ControlFrame {
             prompt: 0,
             seed: 0,
             lanes: Lanes::OFF,
-            temperature: 1.0,
-            guidance: 3.0,
-            top_k: 250,
+            temperature: Sampling::PUBLISHED.temperature,
+            guidance: Sampling::PUBLISHED.guidance,
+            top_k: Sampling::PUBLISHED.top_k as u32,
             gain: 1.0,
             bypass: false,
         }
+    }
+
+    /// The same frame with other sampling settings.
+    pub const fn sampled(mut self, sampling: Sampling) -> Self {
+        (self.temperature, self.guidance, self.top_k) =
+            (sampling.temperature, sampling.guidance, sampling.top_k as u32);
+        self
     }
 
     /// The message that ends `self.piece` after `frames` frames.

@@ -19,8 +19,8 @@ pub mod texture;
 /// Sample rate of everything rendered here, in Hz: that of the 32 kHz EnCodec.
 pub const SAMPLE_RATE: usize = 32_000;
 
-/// Version of the generator: raised whenever the same seed would give other music.
-pub const GENERATOR_VERSION: u32 = 1;
+/// Version of the generator: raised whenever the same seed would give other music or other words.
+pub const GENERATOR_VERSION: u32 = 2;
 
 /// Why a clip could not be rendered or written.
 #[derive(Debug, thiserror::Error)]

@@ -19,6 +19,7 @@ pub mod piece;
 pub mod player;
 pub mod render;
 mod runner;
+pub mod sound_file;
 pub mod status;
 pub mod steering;
 pub mod text;

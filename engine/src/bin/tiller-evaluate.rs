@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
+use tiller_engine::decoder::sampling::Sampling;
 use tiller_engine::evaluation::cache::Cache;
 use tiller_engine::evaluation::dominance::{Point, Protocol, sweep};
 use tiller_engine::evaluation::report::{codec_part, music_part, pitch_part, prompt_part};
-use tiller_engine::evaluation::session::{GUIDANCE, Request, Session};
+use tiller_engine::evaluation::session::{Request, Session};
 use tiller_engine::evaluation::{EVALUATION_VERSION, EvaluationError};
 use tiller_engine::handle::ModelSource;
 
@@ -55,12 +56,24 @@ struct Arguments {
     /// notes: when steering is switched on, in seconds; only what comes after it is heard.
     #[arg(long, default_value_t = 0.0)]
     onset: f64,
-    /// notes: guidance scale. Everything else has that of the published MusicGen.
-    #[arg(long, default_value_t = GUIDANCE)]
+    /// Guidance scale of everything that is generated.
+    #[arg(long, default_value_t = Sampling::PUBLISHED.guidance)]
     guidance: f32,
+    /// Sampling temperature of everything that is generated.
+    #[arg(long, default_value_t = Sampling::PUBLISHED.temperature)]
+    temperature: f32,
+    /// Codes that sampling chooses from; 0 is all.
+    #[arg(long, default_value_t = Sampling::PUBLISHED.top_k)]
+    top_k: usize,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    fn sampling(&self) -> Sampling {
+        Sampling { temperature: self.temperature, guidance: self.guidance, top_k: self.top_k }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -131,7 +144,7 @@ fn notes(arguments: &Arguments, session: &Session, progress: &Progress) -> Resul
         seconds: arguments.seconds,
         onset: arguments.onset,
         seed_base: split.seed_base,
-        guidance: arguments.guidance,
+        sampling: arguments.sampling(),
     };
     let key = format!("{} {} {protocol:?}", session.model().hash(), session.directions_hash()?);
     let quiet = |_, _| ();
@@ -173,6 +186,7 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<Outcome, String> {
         source,
         test,
         seed_base: arguments.seed_base,
+        sampling: arguments.sampling(),
         quick: arguments.quick,
         soundfont: &arguments.soundfont,
     };
@@ -187,7 +201,9 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<Outcome, String> {
             "split": split,
             "seed_base": session.split().seed_base,
             "quick": arguments.quick,
-            "guidance": GUIDANCE,
+            "guidance": arguments.guidance,
+            "temperature": arguments.temperature,
+            "top_k": arguments.top_k,
             "evaluation_version": EVALUATION_VERSION,
         }),
         lines: vec![format!("{}, split {split}", session.model().name())],

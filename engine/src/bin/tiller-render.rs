@@ -1,16 +1,21 @@
-//! Renders a prompt and a list of timed moves to a WAV file, through the same runner as the plugin.
+//! Renders a prompt and a list of timed moves to a sound file, through the same runner as the plugin; or all clips of a
+//! list, with a sheet of their spectrograms.
 
-use std::path::PathBuf;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
 use tiller_engine::control::{ControlFrame, PitchClass};
+use tiller_engine::evaluation::spectrogram::{self, Strip};
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::link::CHANNELS;
 use tiller_engine::render::{Move, render};
+use tiller_engine::sound_file::Sound;
 
-/// Renders a prompt and a list of timed lane moves to a WAV file.
+/// Renders a prompt and a list of timed lane moves to a sound file.
 #[derive(Parser)]
 struct Arguments {
     /// A MusicGen directory; without it the embedded demo checkpoint plays.
@@ -32,9 +37,12 @@ struct Arguments {
     /// Play window in positions, shorter than the checkpoint's own.
     #[arg(long)]
     window: Option<usize>,
-    /// The WAV file to write (32-bit float, stereo).
-    #[arg(long)]
-    out: PathBuf,
+    /// The file to write: .wav (32-bit float) or .flac (16 bit), stereo.
+    #[arg(long, required_unless_present = "clips")]
+    out: Option<PathBuf>,
+    /// A list of clips (see assets/clips/clips.json): renders every one beside the list, and spectrograms.png.
+    #[arg(long, conflicts_with_all = ["out", "prompt", "seconds", "seed", "moves"])]
+    clips: Option<PathBuf>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -64,20 +72,49 @@ fn apply(control: &mut ControlFrame, assignment: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments = Arguments::parse();
-    let started = Instant::now();
+/// What a list of clips holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Clips {
+    /// Title of the sheet.
+    title: String,
+    /// Length of each clip.
+    seconds: f64,
+    clips: Vec<Clip>,
+}
+
+/// One clip of a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Clip {
+    /// Its file, beside the list.
+    file: PathBuf,
+    prompt: String,
+    seed: u32,
+    #[serde(default)]
+    moves: Vec<String>,
+}
+
+/// What a piece came to.
+struct Rendered {
+    sound: Sound,
+    seconds: f64,
+    model: serde_json::Value,
+}
+
+/// Plays one piece from its anchor on, with progress.
+fn play(arguments: &Arguments, clip: &Clip, seconds: f64) -> Result<Rendered, Box<dyn Error>> {
     let handle = Handle::new();
     handle.set_window(arguments.window);
-    handle.set_model(arguments.checkpoint.map_or(ModelSource::Embedded, ModelSource::Directory));
-    handle.set_prompt(&arguments.prompt);
+    handle.set_model(arguments.checkpoint.clone().map_or(ModelSource::Embedded, ModelSource::Directory));
+    handle.set_prompt(&clip.prompt);
 
     let mut control = ControlFrame::new(1, 0);
     control.prompt = handle.prompt_generation();
-    control.seed = arguments.seed;
+    control.seed = clip.seed;
     control.lanes.strength = 1.0;
     let mut moves = vec![Move { seconds: 0.0, control }];
-    for text in &arguments.moves {
+    for text in &clip.moves {
         let (seconds, assignments) =
             text.split_once(':').ok_or_else(|| format!("`{text}` is not SECONDS:KEY=VALUE,..."))?;
         let seconds: f64 = seconds.parse().map_err(|_| format!("`{seconds}` is no time in seconds"))?;
@@ -89,39 +126,84 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let format = handle.format();
     let frame_seconds = format.frame_samples as f64 / f64::from(format.model_rate);
-    let frames = (arguments.seconds / frame_seconds).ceil().max(1.0) as u32;
+    let frames = (seconds / frame_seconds).ceil().max(1.0) as u32;
     let bar = ProgressBar::new(u64::from(frames))
         .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} frames, {eta} left")?);
-    let audio = render(&handle, frames, &moves, &mut |done| bar.set_position(u64::from(done)))?;
+    let samples = render(&handle, frames, &moves, &mut |done| bar.set_position(u64::from(done)))?;
     bar.finish_and_clear();
+    Ok(Rendered {
+        sound: Sound { samples, channels: CHANNELS as u16, rate: format.model_rate },
+        seconds: f64::from(frames) * frame_seconds,
+        model: serde_json::json!({ "model": handle.status().model, "notice": handle.status().notice }),
+    })
+}
 
-    let spec = hound::WavSpec {
-        channels: CHANNELS as u16,
-        sample_rate: format.model_rate,
-        bits_per_sample: 32,
-        sample_format: hound::SampleFormat::Float,
-    };
-    // Beside, then renamed: a render that breaks off never destroys the file that was there.
-    let beside = arguments.out.with_extension("part");
-    let mut writer = hound::WavWriter::create(&beside, spec)?;
-    for sample in &audio {
-        writer.write_sample(*sample)?;
-    }
-    writer.finalize()?;
-    std::fs::rename(&beside, &arguments.out)?;
-
-    let seconds = f64::from(frames) * frame_seconds;
+/// Renders, writes and describes one piece.
+fn one(
+    arguments: &Arguments,
+    clip: &Clip,
+    seconds: f64,
+    out: &Path,
+) -> Result<(Sound, serde_json::Value), Box<dyn Error>> {
+    let started = Instant::now();
+    let Rendered { sound, seconds, model } = play(arguments, clip, seconds)?;
+    sound.write(out)?;
     let wall = started.elapsed().as_secs_f64();
-    let rms = (audio.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / audio.len() as f64).sqrt();
-    let peak = audio.iter().fold(0.0f32, |peak, s| peak.max(s.abs()));
+    let rms = (sound.samples.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / sound.samples.len() as f64).sqrt();
+    let peak = sound.samples.iter().fold(0.0f32, |peak, s| peak.max(s.abs()));
+    if !arguments.json {
+        println!("{}: {seconds:.2} s in {wall:.2} s, RMS {rms:.3}, peak {peak:.3}", out.display());
+    }
+    let mut report = serde_json::json!({
+        "out": out, "prompt": clip.prompt, "seed": clip.seed, "seconds": seconds, "wall_seconds": wall, "rms": rms, "peak": peak,
+    });
+    if let (Some(report), serde_json::Value::Object(model)) = (report.as_object_mut(), model) {
+        report.extend(model);
+    }
+    Ok((sound, report))
+}
+
+/// Renders a list of clips beside it, and the sheet of their spectrograms as they can be read from the files.
+fn list(arguments: &Arguments, path: &Path) -> Result<serde_json::Value, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let clips: Clips = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let (mut reports, mut strips) = (Vec::new(), Vec::new());
+    for clip in &clips.clips {
+        let out = path.with_file_name(&clip.file);
+        let (sound, report) = one(arguments, clip, clips.seconds, &out)?;
+        reports.push(report);
+        strips.push((
+            format!("\u{201c}{}\u{201d}, seed {}", clip.prompt, clip.seed),
+            sound.mono(),
+            f64::from(sound.rate),
+        ));
+    }
+    let sheet = path.with_file_name("spectrograms.png");
+    let strips: Vec<Strip> = strips.iter().map(|(title, mono, rate)| Strip { title, mono, rate: *rate }).collect();
+    spectrogram::draw(&sheet, &clips.title, &strips)?;
+    if !arguments.json {
+        println!("{}: {} spectrograms", sheet.display(), strips.len());
+    }
+    Ok(serde_json::json!({ "clips": reports, "sheet": sheet }))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let report = match (&arguments.clips, &arguments.out) {
+        (Some(path), _) => list(&arguments, path)?,
+        (None, Some(out)) => {
+            let clip = Clip {
+                file: out.clone(),
+                prompt: arguments.prompt.clone(),
+                seed: arguments.seed,
+                moves: arguments.moves.clone(),
+            };
+            one(&arguments, &clip, arguments.seconds, out)?.1
+        }
+        (None, None) => return Err("--out or --clips says what to write".into()),
+    };
     if arguments.json {
-        let report = serde_json::json!({
-            "out": arguments.out, "seconds": seconds, "wall_seconds": wall, "rms": rms, "peak": peak,
-            "model": handle.status().model, "notice": handle.status().notice,
-        });
         println!("{report}");
-    } else {
-        println!("{}: {seconds:.2} s in {wall:.2} s, RMS {rms:.3}, peak {peak:.3}", arguments.out.display());
     }
     Ok(())
 }

@@ -17,6 +17,11 @@ pub struct Sampling {
     pub top_k: usize,
 }
 
+impl Sampling {
+    /// MusicGen's published settings.
+    pub const PUBLISHED: Self = Self { temperature: 1.0, guidance: 3.0, top_k: 250 };
+}
+
 /// A uniform number in [0, 1) with 53 bits.
 ///
 /// The counter goes through four rounds of xor-shift and odd multiplication (constants: fractional bits of the square

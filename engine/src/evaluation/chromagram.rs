@@ -1,12 +1,11 @@
 //! A picture of what the ear heard: pitch classes over time, with the targets drawn in. Any thread but the audio one.
 
 use super::chroma::share_on_target;
+use super::picture::{self, DrawError, FONT, INK, PictureError, WIDTH, heat};
 use crate::dataset::harmony::PITCH_CLASS_NAMES;
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::register_font;
-use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::path::Path;
 
 /// A pitch class that was asked for during a span of time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,40 +31,8 @@ pub struct Row<'a> {
     pub targets: &'a [Target],
 }
 
-/// The picture cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ChromagramError {
-    /// There is nothing to draw.
-    #[error("a chromagram needs at least one row with at least one frame")]
-    Empty,
-    /// Drawing or writing failed.
-    #[error("cannot draw {path}: {reason}")]
-    Draw {
-        /// The file.
-        path: PathBuf,
-        /// What the plotting library said.
-        reason: String,
-    },
-}
-
-const WIDTH: u32 = 1400;
 const ROW_HEIGHT: u32 = 320;
-const TITLE_HEIGHT: u32 = 56;
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(32, 32, 38);
 const OUTLINE: RGBColor = RGBColor(64, 224, 255);
-
-/// Makes the font that egui ships known to plotters, which has none of its own here.
-fn load_font() {
-    static LOADED: Once = Once::new();
-    LOADED.call_once(|| {
-        for style in [FontStyle::Normal, FontStyle::Bold] {
-            if register_font(FONT, style, epaint_default_fonts::UBUNTU_LIGHT).is_err() {
-                log::error!("the embedded font of the chromagram is damaged");
-            }
-        }
-    });
-}
 
 /// The target of each frame: that of the last-listed span that holds the frame's middle.
 pub fn targets_per_frame(targets: &[Target], frames: usize, hop_seconds: f64) -> Vec<Option<usize>> {
@@ -78,27 +45,14 @@ pub fn targets_per_frame(targets: &[Target], frames: usize, hop_seconds: f64) ->
 /// Writes a PNG with the rows one above the other, all over the same time axis.
 ///
 /// # Errors
-/// [`ChromagramError`] when there is nothing to draw or the file cannot be written.
-pub fn draw(path: &Path, title: &str, rows: &[Row]) -> Result<(), ChromagramError> {
+/// [`PictureError`] when there is nothing to draw or the file cannot be written.
+pub fn draw(path: &Path, title: &str, rows: &[Row]) -> Result<(), PictureError> {
     let seconds = rows.iter().map(|row| row.frames.len() as f64 * row.hop_seconds).fold(0.0, f64::max);
     if seconds <= 0.0 {
-        return Err(ChromagramError::Empty);
+        return Err(PictureError::Empty);
     }
-    load_font();
-    let failed = |reason: String| ChromagramError::Draw { path: path.to_owned(), reason };
-    let size = (WIDTH, TITLE_HEIGHT + ROW_HEIGHT * rows.len() as u32);
-    let root = BitMapBackend::new(path, size).into_drawing_area();
-    root.fill(&WHITE).map_err(|e| failed(e.to_string()))?;
-    let (head, body) = root.split_vertically(TITLE_HEIGHT);
-    let style = (FONT, 26).into_font().color(&INK);
-    head.draw(&Text::new(title.to_owned(), (16, 14), style)).map_err(|e| failed(e.to_string()))?;
-    for (area, row) in body.split_evenly((rows.len(), 1)).iter().zip(rows) {
-        draw_row(area, row, seconds).map_err(|e| failed(e.to_string()))?;
-    }
-    root.present().map_err(|e| failed(e.to_string()))
+    picture::draw(path, title, ROW_HEIGHT, rows.len(), |i, area| draw_row(area, &rows[i], seconds))
 }
-
-type DrawError<'a> = DrawingAreaErrorKind<<BitMapBackend<'a> as DrawingBackend>::ErrorType>;
 
 fn draw_row<'a>(area: &DrawingArea<BitMapBackend<'a>, Shift>, row: &Row, seconds: f64) -> Result<(), DrawError<'a>> {
     let targets = targets_per_frame(row.targets, row.frames.len(), row.hop_seconds);
@@ -154,23 +108,6 @@ fn draw_row<'a>(area: &DrawingArea<BitMapBackend<'a>, Shift>, row: &Row, seconds
     Ok(())
 }
 
-/// Black over violet, red and orange to pale yellow, for 0 to 1.
-fn heat(share: f32) -> RGBColor {
-    const STOPS: [(f32, f32, f32); 6] = [
-        (8.0, 6.0, 20.0),
-        (58.0, 14.0, 92.0),
-        (140.0, 34.0, 92.0),
-        (216.0, 80.0, 48.0),
-        (250.0, 166.0, 42.0),
-        (252.0, 248.0, 180.0),
-    ];
-    let at = share.clamp(0.0, 1.0) * (STOPS.len() - 1) as f32;
-    let low = (at as usize).min(STOPS.len() - 2);
-    let (a, b, t) = (STOPS[low], STOPS[low + 1], at - low as f32);
-    let mix = |a: f32, b: f32| (a + (b - a) * t) as u8;
-    RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +138,6 @@ mod tests {
         let (with, without) = (picture("with", &targets), picture("without", &[]));
         assert_eq!(with[1..4], *b"PNG");
         assert_ne!(with, without);
-        assert!(matches!(draw(&file("none"), "nothing", &[]), Err(ChromagramError::Empty)));
+        assert!(matches!(draw(&file("none"), "nothing", &[]), Err(PictureError::Empty)));
     }
 }

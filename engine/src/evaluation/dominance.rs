@@ -4,6 +4,7 @@
 use super::chroma::{Chroma, ChromaError, share_on_target, strongest};
 use super::generation::{frames_of, generate};
 use crate::control::{ControlFrame, Lanes, PitchClass};
+use crate::decoder::sampling::Sampling;
 use crate::error::EngineError;
 use crate::model::Model;
 use rayon::prelude::*;
@@ -47,8 +48,8 @@ pub struct Protocol<'a> {
     pub onset: f64,
     /// First seed; every piece of a strength has its own.
     pub seed_base: u32,
-    /// Guidance scale.
-    pub guidance: f32,
+    /// Guidance, temperature and top-k.
+    pub sampling: Sampling,
 }
 
 /// One point of the curve.
@@ -119,13 +120,12 @@ pub fn sweep(
             let prompt = prompts[(number + task.round) % prompts.len()].clone();
             let control = ControlFrame {
                 seed: protocol.seed_base + number as u32,
-                guidance: protocol.guidance,
                 lanes: Lanes {
                     note: PitchClass::new(task.target),
                     note_strength: protocol.strengths[task.strength],
                     strength: 1.0,
                 },
-                ..ControlFrame::new(1, 0)
+                ..ControlFrame::new(1, 0).sampled(protocol.sampling)
             };
             let mono = generate(model, prompt, control, onset..frames)?;
             let heard = mono.get(onset as usize * format.frame_samples..).unwrap_or(&[]);

@@ -16,6 +16,7 @@ use crate::control::ControlFrame;
 use crate::dataset::music::Music;
 use crate::dataset::render::Renderer;
 use crate::dataset::{GENERATOR_VERSION, SAMPLE_RATE};
+use crate::decoder::sampling::Sampling;
 use crate::embedded;
 use crate::handle::ModelSource;
 use crate::model::{Model, NOTES_FILE};
@@ -29,8 +30,6 @@ use std::sync::{Arc, OnceLock};
 pub const PIECE_SECONDS: f64 = 10.0;
 /// Length of a long run.
 pub const LONG_SECONDS: f64 = 120.0;
-/// Guidance scale of everything that is generated.
-pub const GUIDANCE: f32 = 3.0;
 /// Pieces for each prompt.
 const ROUNDS: usize = 3;
 /// Held-out clips that go through the codec.
@@ -56,6 +55,8 @@ pub struct Request<'a> {
     pub test: bool,
     /// First seed instead of the split's.
     pub seed_base: Option<u32>,
+    /// Guidance, temperature and top-k of everything that is generated.
+    pub sampling: Sampling,
     /// A tenth of everything.
     pub quick: bool,
     /// What rendered music is made with.
@@ -215,14 +216,20 @@ impl<'a> Session<'a> {
     ) -> Result<Vec<Heard>, EvaluationError> {
         let list = jobs.iter().map(|(text, seed)| format!("{seed} {text}")).collect::<Vec<_>>().join("\n");
         let features_version = FEATURES_VERSION.to_string();
-        let key = [self.model.hash(), &list, &seconds.to_string(), &GUIDANCE.to_string(), &features_version];
+        let key = [
+            self.model.hash(),
+            &list,
+            &seconds.to_string(),
+            &format!("{:?}", self.request.sampling),
+            &features_version,
+        ];
         let frames = frames_of(&self.model, seconds);
         let format = self.model.format();
         let progress = |done, all| (self.progress)(stage, done, all);
         self.cache.items(stage, &key, jobs.len(), &progress, |i| {
             let (text, seed) = jobs[i];
             let prompt: Arc<Prompt> = Arc::new(self.model.prompt(text)?);
-            let control = ControlFrame { seed, guidance: GUIDANCE, ..ControlFrame::new(1, 0) };
+            let control = ControlFrame { seed, ..ControlFrame::new(1, 0).sampled(self.request.sampling) };
             let mono = generate(&self.model, prompt, control, 0..frames)?;
             Ok(Heard::of(&mono, f64::from(format.model_rate), format.frame_samples, features)?)
         })

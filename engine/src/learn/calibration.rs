@@ -1,6 +1,7 @@
 //! What strength 1 means for a checkpoint: the smallest dose that all but reaches the plateau of note dominance, heard by
 //! the outside ear in generated pieces. More would cost sound and gain nothing. Worker threads.
 
+use crate::decoder::sampling::Sampling;
 use crate::evaluation::dominance::{DominanceError, Point, Protocol, sweep};
 use crate::model::Model;
 use crate::steering::directions::Directions;
@@ -46,7 +47,7 @@ pub fn calibrate(
         seconds: 5.0,
         onset: 2.0,
         seed_base: SEED_BASE,
-        guidance: 3.0,
+        sampling: Sampling::PUBLISHED,
     };
     let points = sweep(model, &protocol, progress)?;
     directions.full_dose = choose(&points);
