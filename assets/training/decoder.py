@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 import architecture
+import attention
 import text
 from codec import save
 from parts import Draw, Parts
@@ -262,7 +263,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="text encoder to begin with, from pretrain_text.py")
     parser.add_argument("--out", type=Path, required=True, help="directory for decoder.pt")
     parser.add_argument("--minutes", type=float, default=50.0)
-    parser.add_argument("--batch", type=int, default=4, help="clips in one worker's batch")
+    parser.add_argument("--batch", type=int, default=6, help="clips in one worker's batch")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--text-rate", type=float, default=0.1, help="a pretrained text encoder's rate over --rate")
     parser.add_argument("--prompt-dropout", type=float, default=0.1)
@@ -271,6 +272,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
+    attention.install()
     training = Training(arguments)
     workers = [threading.Thread(target=training.work, args=(training.replica(),)) for _ in range(arguments.workers)]
     for worker in workers:
