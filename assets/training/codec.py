@@ -23,7 +23,7 @@ import quantiser
 from music import Clips
 from spectral import Reconstruction
 
-WEIGHTS = {"wave": 2.0, "mel": 0.5, "magnitude": 0.5, "periodic": 3.0, "notes": 0.5}
+WEIGHTS = {"wave": 2.0, "mel": 0.5, "magnitude": 0.5, "periodic": 3.0, "notes": 1.0}
 SMALLEST = 0.003  # size that a tensor counts as at least when its steps are measured, for biases that start at 0
 AIR_SHARE = 0.3  # of the gradient's norm: log power of quiet bands pulls without bound where it is wrong
 
@@ -219,6 +219,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="a .pt file, or a directory for codec.pt")
     parser.add_argument("--start", type=Path, help="trained codec to begin with; its codebooks are made anew")
     parser.add_argument("--minutes", type=float, default=25.0, help="in all, processor time over the threads")
+    parser.add_argument("--frozen-codes", action="store_true", help="only the decoder learns: codes made so far stay valid")
     parser.add_argument("--warm-steps", type=int, default=600, help="without quantiser; none after --start")
     parser.add_argument("--opponent", type=float, default=0.5, help="when the discriminator enters, of 1")
     parser.add_argument("--opponent-share", type=float, default=1.0, help="its gradient over the reconstruction's")
@@ -261,6 +262,9 @@ def main() -> None:
         initialise(model, train.random_segments(np.random.default_rng(1), 16, options.segment))
     lay_out(model)
     encoder_weights, decoder_weights = list(model.encoder.parameters()), list(model.decoder.parameters())
+    learning = decoder_weights if options.frozen_codes else [*encoder_weights, *decoder_weights]
+    if options.frozen_codes:
+        model.encoder.requires_grad_(False)
     judged = spent
     while spent < budget:
         began = time.process_time()
@@ -284,8 +288,8 @@ def main() -> None:
         latents = workers.each(model.encoder, audio)
         latent = torch.cat(latents).detach().requires_grad_()
         if quantised:
-            seed = spent < options.settle * budget
-            chosen, commitment, _ = quantiser.quantise(model.quantizer, latent, learn=True, seed=seed)
+            seed, learn = spent < options.settle * budget, not options.frozen_codes
+            chosen, commitment, _ = quantiser.quantise(model.quantizer, latent, learn=learn, seed=seed)
         else:
             chosen = latent + 0.05 * latent.detach().std() * torch.randn_like(latent)
             commitment = torch.zeros(())
@@ -314,13 +318,15 @@ def main() -> None:
                 if push is not None:
                     gradient = gradient + options.opponent_share * opponent.balance.weight(gradient, push) * push
             back, *of_decoder = torch.autograd.grad(decoded, [chosen, *decoder_weights], gradient)
+            if options.frozen_codes:
+                return of_decoder, own, losses
             of_encoder = torch.autograd.grad(latent, encoder_weights, back + workers.count * pull)
             return [*of_encoder, *of_decoder], own, losses
 
         shares = workers.each(work, audio, latents, chosen, pull)
-        for weight, *parts in zip([*encoder_weights, *decoder_weights], *(share[0] for share in shares)):
+        for weight, *parts in zip(learning, *(share[0] for share in shares)):
             weight.grad = sum(parts) / workers.count
-        torch.nn.utils.clip_grad_norm_([*encoder_weights, *decoder_weights], 5.0)
+        torch.nn.utils.clip_grad_norm_(learning, 5.0)
         optimiser.step()
         if against:
             opponent.step([share[1] for share in shares], options.opponent_rate * min(1.0, 2.0 * decay))
