@@ -1,10 +1,20 @@
 //! Learning directions for a frozen checkpoint from labelled audio: what MusicRFM does offline (`method.md` 1 to 3), with
 //! the engine's own codec and decoder. Worker threads; hours on a large checkpoint, so everything reports progress.
 
+pub mod agop;
 pub mod calibration;
+pub mod eigen;
+pub mod kernel;
+pub mod linear;
 pub mod listener;
+pub mod matrix;
 pub mod mean;
 pub mod notes;
+pub mod rfm;
+pub mod samples;
+pub mod score;
+pub mod search;
+pub mod solver;
 
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
@@ -48,6 +58,9 @@ pub enum LearnError {
         /// The first such block.
         block: usize,
     },
+    /// A direction could not be fitted.
+    #[error(transparent)]
+    Fit(#[from] samples::FitError),
     /// Too little to learn from.
     #[error("{0}")]
     TooLittle(String),
