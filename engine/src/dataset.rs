@@ -6,6 +6,7 @@
 //! uniform, pitch classes are balanced in the middle register, and no prompt word depends on either.
 
 pub mod codes;
+pub mod concepts;
 pub mod files;
 pub mod harmony;
 pub mod instruments;

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn tone() -> Sound {
-        let sample = |i: usize| 0.5 * ((i / 2) as f32 * 0.05).sin() * if i % 2 == 0 { 1.0 } else { 0.25 };
+        let sample = |i: usize| 0.5 * ((i / 2) as f32 * 0.05).sin() * if i.is_multiple_of(2) { 1.0 } else { 0.25 };
         Sound { samples: (0..20_000).map(sample).collect(), channels: 2, rate: 32_000 }
     }
 
