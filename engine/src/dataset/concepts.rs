@@ -367,8 +367,8 @@ mod tests {
             for clip in concept.clips(concept.programs()).iter().step_by(211).take(4) {
                 let audio = clip.render(&renderer).expect("renders").expect("sounds");
                 assert_eq!(audio.len(), ConceptClip::SAMPLES);
-                // The peaks of clicks are rounded off, which takes a little.
-                assert!((0.9 * RMS..1.01 * RMS).contains(&rms(&audio)), "{}: {}", concept.name(), rms(&audio));
+                // Within 1.5 dB: the peaks of clicks are rounded off, which takes a little.
+                assert!((0.84 * RMS..1.01 * RMS).contains(&rms(&audio)), "{}: {}", concept.name(), rms(&audio));
             }
         }
     }
