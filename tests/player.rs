@@ -9,6 +9,7 @@ use tiller_engine::link::CHANNELS;
 use tiller_engine::model::Model;
 use tiller_engine::player::Player;
 use tiller_engine::render::render;
+use tiller_engine::steering::doses::Lane;
 use tiller_engine::text::Prompt;
 use tiller_tests::answers::{Answers, answers, steered};
 use tiller_tests::counting::{Counting, allocations};
@@ -106,7 +107,7 @@ fn a_short_piece_is_whole() {
 fn strength_zero_is_bit_equal_and_strength_is_not() {
     let model = model();
     let prompt = prompt(&model);
-    assert!(model.notes().is_some(), "the embedded checkpoint has directions: {:?}", model.notice());
+    assert!(model.steering().has(Lane::Note), "the embedded checkpoint has directions: {:?}", model.notice());
     let with = |lanes: Lanes| {
         let mut controls = steered(1, 40, 1.0);
         controls.iter_mut().for_each(|control| control.lanes = lanes);
@@ -114,10 +115,10 @@ fn strength_zero_is_bit_equal_and_strength_is_not() {
     };
     let unsteered = with(Lanes::OFF);
     let note = PitchClass::new(5);
-    assert_eq!(with(Lanes { note, note_strength: 0.0, strength: 1.0 }), unsteered);
-    assert_eq!(with(Lanes { note, note_strength: 1.0, strength: 0.0 }), unsteered);
-    assert_ne!(with(Lanes { note, note_strength: 0.1, strength: 1.0 }), unsteered);
-    assert_ne!(with(Lanes { note, note_strength: -0.1, strength: 1.0 }), unsteered);
+    assert_eq!(with(Lanes { note, note_strength: 0.0, strength: 1.0, ..Lanes::OFF }), unsteered);
+    assert_eq!(with(Lanes { note, note_strength: 1.0, strength: 0.0, ..Lanes::OFF }), unsteered);
+    assert_ne!(with(Lanes { note, note_strength: 0.1, strength: 1.0, ..Lanes::OFF }), unsteered);
+    assert_ne!(with(Lanes { note, note_strength: -0.1, strength: 1.0, ..Lanes::OFF }), unsteered);
 }
 
 #[test]

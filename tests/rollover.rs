@@ -38,7 +38,7 @@ fn moving(frames: u32) -> Vec<ControlFrame> {
         let turn = control.index / 11;
         let note = PitchClass::new((turn * 5 % 12) as u8).filter(|_| turn % 5 != 3);
         let note_strength = if turn % 2 == 0 { 0.7 } else { -0.4 };
-        control.lanes = Lanes { note, note_strength, strength: 1.0 };
+        control.lanes = Lanes { note, note_strength, strength: 1.0, ..Lanes::OFF };
     }
     controls
 }

@@ -16,6 +16,7 @@ class Clips:
         self.samples = meta["samples_per_clip"]
         audio = np.memmap(directory / "audio.i16", dtype="<i2", mode="r")
         self.audio = audio[: len(self.labels) * self.samples].reshape(len(self.labels), self.samples)
+        self.chances = None  # of each clip when segments are drawn; uniform without
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,7 +36,7 @@ class Clips:
         """
         rows = []
         for _ in range(count):
-            index = int(generator.integers(len(self)))
+            index = int(generator.integers(len(self)) if self.chances is None else generator.choice(len(self), p=self.chances))
             start = int(generator.integers(self.samples - length + 1))
             rows.append(self.clip(index, start, length) * 10.0 ** (generator.uniform(-6.0, 3.0) / 20.0))
         return torch.stack(rows)[:, None]

@@ -8,7 +8,8 @@ from architecture import SAMPLE_RATE
 WINDOWS = (256, 512, 1024, 2048, 4096)
 FLOOR = 3e-5  # amplitude below which spectra count as silent, about -90 dB
 LONG = 8192  # window that tells neighbouring notes apart, as chroma does
-NOTES = (60.0, 2100.0)  # Hz that chroma listens to
+NOTES = (60.0, 4200.0)  # Hz that the ear takes note peaks from
+NOTE_FLOOR = 1e-5  # mean magnitude within `NOTES` of a tone at -50 dB, below which a frame counts as silent
 AIR = (8000.0, 1000.0)  # Hz above which bands of this width are compared as a whole
 AIR_FLOOR = 1e-9  # power of such a band that counts as silent, -90 dB in all: a haze of -63 dB is below `FLOOR` per bin
 QUIET = 1e-3  # power added below the waveform error: the end of a decay must not outweigh all music beside it
@@ -77,7 +78,8 @@ class Reconstruction(nn.Module):
         losses["periodic"] = (periodic(estimate - target) / target.square().mean(1).sqrt().clamp_min(1e-3)).mean()
         with torch.no_grad():
             wanted = self.notes(target)
-        losses["notes"] = (self.notes(estimate) - wanted).abs().mean() / wanted.mean().clamp_min(1e-6)
+        # Every sounding frame counts alike, as in chroma: a tail weighs as much as an attack.
+        losses["notes"] = ((self.notes(estimate) - wanted).abs().mean(2) / (wanted.mean(2) + NOTE_FLOOR)).mean()
         losses["mel"], losses["magnitude"] = 0.0, 0.0
         for window in WINDOWS:
             with torch.no_grad():

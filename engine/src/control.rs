@@ -3,6 +3,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use crate::decoder::sampling::Sampling;
+use crate::steering::schedule::Schedule;
 
 /// A pitch class, 0 = C to 11 = B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +34,76 @@ impl PitchClass {
     }
 }
 
+/// Quality of a triad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Quality {
+    /// Root, major third, fifth.
+    Major,
+    /// Root, minor third, fifth.
+    Minor,
+    /// Root, major third, raised fifth.
+    Augmented,
+    /// Root, minor third, lowered fifth.
+    Diminished,
+}
+
+impl Quality {
+    /// Every quality.
+    pub const ALL: [Self; 4] = [Self::Major, Self::Minor, Self::Augmented, Self::Diminished];
+
+    /// "major", "minor", ...
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Major => "major",
+            Self::Minor => "minor",
+            Self::Augmented => "augmented",
+            Self::Diminished => "diminished",
+        }
+    }
+
+    /// Semitones of the three tones above the root.
+    pub const fn tones(self) -> [u8; 3] {
+        match self {
+            Self::Major => [0, 4, 7],
+            Self::Minor => [0, 3, 7],
+            Self::Augmented => [0, 4, 8],
+            Self::Diminished => [0, 3, 6],
+        }
+    }
+}
+
+/// A triad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Chord {
+    /// Its root.
+    pub root: PitchClass,
+    /// Its quality.
+    pub quality: Quality,
+}
+
+impl Chord {
+    /// How many there are.
+    pub const COUNT: usize = 12 * Quality::ALL.len();
+
+    /// 0 to 47, root by root.
+    pub const fn class(self) -> usize {
+        self.root.index() * Quality::ALL.len() + self.quality as usize
+    }
+
+    /// Its tones, the root first.
+    pub const fn tones(self) -> [PitchClass; 3] {
+        let [a, b, c] = self.quality.tones();
+        let root = self.root.0;
+        [PitchClass((root + a) % 12), PitchClass((root + b) % 12), PitchClass((root + c) % 12)]
+    }
+
+    /// The chord of a class; `None` beyond the last.
+    pub fn of_class(class: usize) -> Option<Self> {
+        let root = PitchClass::new(u8::try_from(class / Quality::ALL.len()).ok()?)?;
+        Some(Self { root, quality: Quality::ALL[class % Quality::ALL.len()] })
+    }
+}
+
 /// The steering targets of one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lanes {
@@ -40,13 +111,35 @@ pub struct Lanes {
     pub note: Option<PitchClass>,
     /// Signed strength of the note lane in [-1, 1]; 1 is the calibrated full dose of the checkpoint.
     pub note_strength: f32,
+    /// Target of the chord lane; `None` is off.
+    pub chord: Option<Chord>,
+    /// Signed strength of the chord lane in [-1, 1].
+    pub chord_strength: f32,
+    /// Slower (below 0) to faster, in [-1, 1].
+    pub tempo_strength: f32,
     /// Master strength in [0, 1], multiplies every lane.
     pub strength: f32,
+    /// Seconds in which a new target's dose rises; 0 is at once.
+    pub attack: f32,
+    /// Seconds in which the dose of a target that is left falls; 0 is at once.
+    pub release: f32,
+    /// Shape of both.
+    pub schedule: Schedule,
 }
 
 impl Lanes {
     /// No steering: the frame is bit-equal to the unsteered model's.
-    pub const OFF: Self = Self { note: None, note_strength: 0.0, strength: 0.0 };
+    pub const OFF: Self = Self {
+        note: None,
+        note_strength: 0.0,
+        chord: None,
+        chord_strength: 0.0,
+        tempo_strength: 0.0,
+        strength: 0.0,
+        attack: 0.0,
+        release: 0.0,
+        schedule: Schedule::Linear,
+    };
 }
 
 /// What a message on the control queue asks for.
@@ -128,5 +221,15 @@ mod tests {
         assert_eq!(PitchClass::of_key(69).name(), "A");
         assert_eq!(PitchClass::of_key(127).name(), "G");
         assert_eq!(PitchClass::new(12), None);
+    }
+
+    #[test]
+    fn chords_are_numbered_root_by_root() {
+        for class in 0..Chord::COUNT {
+            assert_eq!(Chord::of_class(class).map(Chord::class), Some(class));
+        }
+        let minor = Chord { root: PitchClass(9), quality: Quality::Minor };
+        assert_eq!((minor.class(), minor.quality.tones()), (37, [0, 3, 7]));
+        assert_eq!(Chord::of_class(Chord::COUNT), None);
     }
 }

@@ -1,8 +1,8 @@
 //! Labelled music from seeds, for training, learning and evaluation. Runs on worker threads, never in a host.
 //!
 //! A clip is a pure function of (seed, clip index, SoundFont): [`music`] composes it, [`prompt`] words it, [`render`]
-//! makes it sound and [`files`] lays many of them out on disk, [`codes`] as a codec's codes. [`notes`] makes the single labelled notes that note
-//! directions are learned from (after SynTheory, brown-palm/syntheory). Pitch is kept free on purpose: keys are
+//! makes it sound and [`files`] lays many of them out on disk, [`codes`] as a codec's codes. [`concepts`] makes the short labelled
+//! clips that directions are learned from (after SynTheory, brown-palm/syntheory). Pitch is kept free on purpose: keys are
 //! uniform, pitch classes are balanced in the middle register, and no prompt word depends on either.
 
 pub mod codes;
@@ -11,7 +11,6 @@ pub mod files;
 pub mod harmony;
 pub mod instruments;
 pub mod music;
-pub mod notes;
 pub mod prompt;
 pub mod random;
 pub mod render;

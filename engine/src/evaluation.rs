@@ -2,13 +2,17 @@
 //! instrument and texture, and the figures made of them. Worker threads.
 
 pub mod adherence;
+pub mod bootstrap;
 pub mod cache;
+pub mod chord_ear;
 pub mod chroma;
 pub mod chromagram;
 pub mod classes;
 pub mod classifier;
 pub mod codec;
 pub mod dominance;
+pub mod drift;
+pub mod ears;
 pub mod features;
 pub mod generation;
 pub mod music;
@@ -16,11 +20,15 @@ pub mod onsets;
 pub mod picture;
 pub mod piece;
 pub mod report;
+pub mod response;
 pub mod session;
 pub mod sound;
 pub mod spectrogram;
 pub mod spectrum;
 pub mod splits;
+pub mod steered;
+pub mod steering_figures;
+pub mod steering_report;
 pub mod tonality;
 
 use crate::checkpoint::CheckpointError;
@@ -50,6 +58,9 @@ pub enum EvaluationError {
     /// The ear cannot be set up.
     #[error(transparent)]
     Ear(#[from] chroma::ChromaError),
+    /// Sets of pieces could not be compared.
+    #[error("sets of pieces cannot be compared: {0}")]
+    Drift(#[from] crate::learn::samples::FitError),
     /// Steering could not be measured.
     #[error(transparent)]
     Dominance(Box<dominance::DominanceError>),

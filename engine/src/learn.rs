@@ -2,19 +2,24 @@
 //! the engine's own codec and decoder. Worker threads; hours on a large checkpoint, so everything reports progress.
 
 pub mod agop;
+pub mod axes;
 pub mod calibration;
+pub mod detector;
 pub mod eigen;
+pub mod family;
+pub mod folder;
 pub mod kernel;
 pub mod linear;
 pub mod listener;
 pub mod matrix;
 pub mod mean;
-pub mod notes;
 pub mod rfm;
 pub mod samples;
 pub mod score;
 pub mod search;
 pub mod solver;
+pub mod split;
+pub mod states;
 
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
@@ -61,6 +66,25 @@ pub enum LearnError {
     /// A direction could not be fitted.
     #[error(transparent)]
     Fit(#[from] samples::FitError),
+    /// What was heard cannot be kept.
+    #[error("cannot keep what was heard in {path}: {source}; choose another folder with --states")]
+    States {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder of the user's audio cannot be read.
+    #[error("cannot read {path}: {source}; the folder must hold `with` and `without`, each with WAV or FLAC files")]
+    Folder {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// One of the user's files is no sound that can be read.
+    #[error(transparent)]
+    Sound(#[from] crate::sound_file::SoundFileError),
     /// Too little to learn from.
     #[error("{0}")]
     TooLittle(String),

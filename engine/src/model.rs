@@ -14,11 +14,17 @@ use crate::error::EngineError;
 use crate::handle::ModelSource;
 use crate::link::StreamFormat;
 use crate::steering::directions::{Directions, DirectionsError};
-use crate::steering::injection::NoteTable;
+use crate::steering::doses::Lane;
+use crate::steering::table::{LaneTable, Steering};
 use crate::text::{Prompt, TextEncoder};
 
 /// Note directions are looked for under this name beside the checkpoint's own files.
 pub const NOTES_FILE: &str = "tiller-notes.safetensors";
+
+/// Name of a concept family's directions file: [`NOTES_FILE`] for "notes".
+pub fn directions_file(concept: &str) -> String {
+    format!("tiller-{concept}.safetensors")
+}
 
 /// What every instance in the process shares.
 static LOADED: Mutex<Vec<(ModelSource, Weak<Model>)>> = Mutex::new(Vec::new());
@@ -30,7 +36,7 @@ pub struct Model {
     decoder: Decoder,
     codec: Arc<CodecDecoder>,
     text: TextEncoder,
-    notes: Option<NoteTable>,
+    steering: Steering,
     notice: Option<String>,
     format: StreamFormat,
     channels: usize,
@@ -81,10 +87,16 @@ impl Model {
         progress(95);
         checkpoint.weights.log_unused();
         let (name, hash) = (checkpoint.name.clone(), checkpoint.weights.hash().to_owned());
-        let (notes, notice) = match read_notes(source, &name, &hash, &decoder) {
-            Ok(notes) => (notes, None),
-            Err(error) => (None, Some(error.to_string())),
-        };
+        let mut steering = Steering::new(decoder.blocks(), decoder.hidden());
+        let mut notices = Vec::new();
+        for lane in Lane::ALL {
+            match read_table(source, lane, &name, &hash, &decoder) {
+                Ok(Some(table)) => steering.set(lane, table),
+                Ok(None) => {}
+                Err(error) => notices.push(error.to_string()),
+            }
+        }
+        let notice = (!notices.is_empty()).then(|| notices.join("; "));
         let config = &checkpoint.config;
         let mut format = stream_format(config);
         let pattern = DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels);
@@ -95,7 +107,7 @@ impl Model {
             decoder,
             codec,
             text,
-            notes,
+            steering,
             notice,
             format,
             channels: config.decoder.audio_channels,
@@ -144,9 +156,9 @@ impl Model {
         &self.codec
     }
 
-    /// The note lane's table, if the checkpoint has directions.
-    pub fn notes(&self) -> Option<&NoteTable> {
-        self.notes.as_ref()
+    /// The tables of the lanes that the checkpoint has directions for.
+    pub fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     /// A problem that did not keep the model from playing: why its directions were refused.
@@ -170,18 +182,20 @@ impl Model {
     }
 }
 
-fn read_notes(
+fn read_table(
     source: &CheckpointSource,
+    lane: Lane,
     name: &str,
     hash: &str,
     decoder: &Decoder,
-) -> Result<Option<NoteTable>, EngineError> {
-    let Some(bytes) = source.read(NOTES_FILE)? else { return Ok(None) };
-    let file = source.file(NOTES_FILE);
-    let table = |bytes: &[u8]| -> Result<NoteTable, DirectionsError> {
+) -> Result<Option<LaneTable>, EngineError> {
+    let own = directions_file(lane.concept());
+    let Some(bytes) = source.read(&own)? else { return Ok(None) };
+    let file = source.file(&own);
+    let table = |bytes: &[u8]| -> Result<LaneTable, DirectionsError> {
         let directions = Directions::from_bytes(bytes, &file)?;
         directions.check(&file, name, hash, decoder.blocks(), decoder.hidden())?;
-        NoteTable::new(&directions, &file)
+        LaneTable::new(&directions, &file, lane.classes())
     };
     Ok(Some(table(&bytes)?))
 }

@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use crate::codec::{CodecDecoder, CodecError, DecoderStream};
-use crate::control::{ControlFrame, Lanes};
+use crate::control::ControlFrame;
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::{Decoder, MAX_CODEBOOKS};
 use crate::link::{CHANNELS, FrameHeader};
+use crate::steering::doses::Doses;
+use crate::steering::envelope::Envelope;
 
 /// Where answers go: the header, then `frame_samples * CHANNELS` interleaved samples.
 pub type Sink<'a> = &'a mut dyn FnMut(FrameHeader, &[f32]);
@@ -18,7 +20,8 @@ pub type Sink<'a> = &'a mut dyn FnMut(FrameHeader, &[f32]);
 struct Step {
     /// Sampled codes, one for each codebook; PAD where the delay pattern has no frame.
     column: [u32; MAX_CODEBOOKS],
-    lanes: Lanes,
+    /// What it injects.
+    doses: Doses,
     /// Output gain, 0 while bypassed.
     gain: f32,
 }
@@ -50,15 +53,25 @@ pub struct Piece {
     last: ControlFrame,
     /// Gain at the end of the last frame that left; `None` before the first.
     gain: Option<f32>,
+    /// Steering targets on their way.
+    envelope: Envelope,
+    /// Length of a frame.
+    frame_seconds: f32,
 }
 
 impl Piece {
-    /// Room for a piece with `window` positions.
-    pub fn new(decoder: &Decoder, codec: &Arc<CodecDecoder>, channels: usize, window: usize) -> Self {
+    /// Room for a piece with `window` positions and frames of `frame_seconds`.
+    pub fn new(
+        decoder: &Decoder,
+        codec: &Arc<CodecDecoder>,
+        channels: usize,
+        window: usize,
+        frame_seconds: f32,
+    ) -> Self {
         let (bos, pad, frame_samples) = (decoder.bos(), decoder.pad(), codec.hop());
         let pattern = DelayPattern::new(decoder.codebooks(), channels);
         let delay = pattern.max_delay() + codec.lookahead_frames();
-        let blank = Step { column: [pad; MAX_CODEBOOKS], lanes: Lanes::OFF, gain: 1.0 };
+        let blank = Step { column: [pad; MAX_CODEBOOKS], doses: Doses::NONE, gain: 1.0 };
         Self {
             bos,
             pad,
@@ -73,6 +86,8 @@ impl Piece {
             answered: 0,
             last: ControlFrame::new(0, 0),
             gain: None,
+            envelope: Envelope::default(),
+            frame_seconds,
             pattern,
         }
     }
@@ -86,6 +101,7 @@ impl Piece {
         self.answered = 0;
         self.last = ControlFrame::new(number, 0);
         self.gain = None;
+        self.envelope = Envelope::default();
     }
 
     /// The piece's number.
@@ -137,9 +153,9 @@ impl Piece {
         column
     }
 
-    /// Targets and strengths that step `step` was computed with.
-    pub fn lanes(&self, step: u32) -> &Lanes {
-        &self.step(step).lanes
+    /// What step `step` injected.
+    pub fn doses(&self, step: u32) -> &Doses {
+        &self.step(step).doses
     }
 
     /// Codes `[codebooks]` that the last step sampled; PAD where the delay pattern has no frame.
@@ -155,8 +171,9 @@ impl Piece {
             None => self.last.index += 1,
         }
         let gain = if self.last.bypass { 0.0 } else { self.last.gain };
-        let (lanes, pad, taken) = (self.last.lanes, self.pad, self.taken);
-        *self.step_mut(taken) = Step { column: [pad; MAX_CODEBOOKS], lanes, gain };
+        let doses = self.envelope.advance(&self.last.lanes, self.frame_seconds);
+        let (pad, taken) = (self.pad, self.taken);
+        *self.step_mut(taken) = Step { column: [pad; MAX_CODEBOOKS], doses, gain };
     }
 
     /// Takes the codes that were sampled for the step and sends out the audio that became determined.

@@ -88,7 +88,9 @@ impl Player {
             conditional: KvCache::new(decoder, capacity),
             unconditional: KvCache::new(decoder, capacity),
         };
-        let piece = || Piece::new(decoder, model.codec(), model.channels(), window);
+        let format = model.format();
+        let frame_seconds = format.frame_samples as f32 / format.model_rate as f32;
+        let piece = || Piece::new(decoder, model.codec(), model.channels(), window, frame_seconds);
         let width = decoder.blocks() * decoder.hidden();
         Self {
             scratch: Scratch::new(decoder, MAX_ROWS),
@@ -312,19 +314,19 @@ impl Player {
         rebuilding: Option<Range<u32>>,
     ) -> [bool; 2 + REBUILD_POSITIONS as usize] {
         let mut steered = [false; 2 + REBUILD_POSITIONS as usize];
-        let Some(notes) = self.model.notes() else { return steered };
+        let steering = self.model.steering();
         for (slot, piece) in [(0, current), (1, ending)] {
             if let Some(piece) = piece {
                 let piece = &self.pieces[piece];
-                steered[slot] = notes.write(piece.lanes(piece.taken()), &mut self.injections[slot]);
+                steered[slot] = steering.write(piece.doses(piece.taken()), &mut self.injections[slot]);
             }
         }
         if let (Some(current), Some(range)) = (current, rebuilding) {
             let start = self.roll.next_base(self.base);
             for (index, position) in range.enumerate() {
                 // Each position keeps the steering that it first had.
-                let lanes = self.pieces[current].lanes(start + position);
-                steered[2 + index] = notes.write(lanes, &mut self.injections[2 + index]);
+                let doses = self.pieces[current].doses(start + position);
+                steered[2 + index] = steering.write(doses, &mut self.injections[2 + index]);
             }
         }
         steered

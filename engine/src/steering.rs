@@ -1,4 +1,8 @@
 //! Steering: directions found in the decoder's hidden states, and their injection at block outputs (MusicRFM).
 
+pub mod block_weights;
 pub mod directions;
-pub mod injection;
+pub mod doses;
+pub mod envelope;
+pub mod schedule;
+pub mod table;

@@ -70,7 +70,12 @@ impl LaneValues {
         ControlFrame {
             prompt: self.prompt,
             seed: self.seed,
-            lanes: Lanes { note: held.or(self.note), note_strength: self.note_strength, strength: self.strength },
+            lanes: Lanes {
+                note: held.or(self.note),
+                note_strength: self.note_strength,
+                strength: self.strength,
+                ..Lanes::OFF
+            },
             temperature: self.temperature,
             guidance: self.guidance,
             top_k: self.top_k,

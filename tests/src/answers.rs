@@ -74,7 +74,7 @@ pub fn steered(piece: u32, frames: u32, temperature: f32) -> Vec<ControlFrame> {
     let mut controls = unsteered(piece, frames, temperature);
     for control in &mut controls[(frames / 3) as usize..frames as usize] {
         let note = PitchClass::new(if control.index < 2 * frames / 3 { 4 } else { 9 });
-        control.lanes = Lanes { note, note_strength: 0.6, strength: 1.0 };
+        control.lanes = Lanes { note, note_strength: 0.6, strength: 1.0, ..Lanes::OFF };
     }
     controls
 }

@@ -13,7 +13,10 @@ use tiller_engine::decoder::{KvCache, MAX_CODEBOOKS, Row, Scratch};
 use tiller_engine::handle::ModelSource;
 use tiller_engine::link::CHANNELS;
 use tiller_engine::model::{Model, NOTES_FILE};
+use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
+use tiller_engine::steering::doses::{Doses, Lane};
+use tiller_engine::steering::envelope::Envelope;
 use tiller_engine::text::Prompt;
 
 /// Positions of the next window that are rebuilt beside one step, as the engine's README says.
@@ -51,6 +54,11 @@ pub fn columns(
     let mut sampler = Sampler::new(decoder.vocab());
     let mut scratch = Scratch::new(decoder, 2 * (window + MAX_CODEBOOKS));
     let width = decoder.blocks() * decoder.hidden();
+    let format = model.format();
+    let frame_seconds = format.frame_samples as f32 / format.model_rate as f32;
+    let mut envelope = Envelope::default();
+    let steps = 0..frames + pattern.max_delay();
+    let doses: Vec<Doses> = steps.map(|step| envelope.advance(&control(step).lanes, frame_seconds)).collect();
     for step in 0..frames + pattern.max_delay() {
         if step == base + window && step < frames {
             base = step - window / 2;
@@ -60,8 +68,7 @@ pub fn columns(
         let mut injections = Vec::new();
         for position in 0..positions {
             let mut injection = vec![0.0; width];
-            let steered =
-                model.notes().is_some_and(|notes| notes.write(&control(base + position).lanes, &mut injection));
+            let steered = model.steering().write(&doses[base + position], &mut injection);
             injections.push(steered.then_some(injection));
         }
         let mut rows = Vec::new();
@@ -182,7 +189,9 @@ pub fn steered_fixture(name: &str, folder: &Path) -> Result<Arc<Model>, String> 
         vectors,
         block_norms: vec![8.0; blocks],
         scores: vec![0.5; 12 * blocks],
+        detectors: vec![0.0; 2 * 12 * blocks],
         full_dose: 0.5,
+        block_weights: BlockWeights::All,
         provenance: "{}".to_owned(),
     };
     directions.write(&steered.join(NOTES_FILE)).map_err(|e| e.to_string())?;
@@ -190,8 +199,8 @@ pub fn steered_fixture(name: &str, folder: &Path) -> Result<Arc<Model>, String> 
     drop(plain);
     let model = Model::load(&source, &|_| ()).map_err(|e| e.to_string())?;
     std::fs::remove_dir_all(&steered).map_err(failed)?;
-    match model.notes() {
-        Some(_) => Ok(model),
-        None => Err(format!("the directions were not taken: {:?}", model.notice())),
+    match model.steering().has(Lane::Note) {
+        true => Ok(model),
+        false => Err(format!("the directions were not taken: {:?}", model.notice())),
     }
 }

@@ -68,7 +68,7 @@ enum Command {
     Soak(Rest),
     /// Make a random checkpoint and the values that Hugging Face transformers computes with it.
     Reference(reference::Options),
-    /// Render the training music or the notes that learning listens to.
+    /// Render the training music or the labelled clips that learning listens to.
     #[command(disable_help_flag = true)]
     Dataset(Rest),
 }

@@ -9,8 +9,8 @@ use std::time::Instant;
 use tiller_engine::checkpoint::CheckpointSource;
 use tiller_engine::dataset::DatasetError;
 use tiller_engine::dataset::codes::{CodesRequest, PART, Progress, TrainingCodec, write_codes};
-use tiller_engine::dataset::files::{write_labels, write_music, write_notes};
-use tiller_engine::dataset::notes::{NOTE_PROGRAMS, NoteClip};
+use tiller_engine::dataset::concepts::Concept;
+use tiller_engine::dataset::files::{write_concept, write_labels, write_music};
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
 use tiller_engine::embedded;
 
@@ -49,10 +49,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Kind {
-    /// Single notes for learning directions, SynTheory style: 12 pitch classes x 5 octaves x 20 instruments, 4 s each.
-    Notes,
+    /// Labelled clips of one concept, SynTheory style, 4 s each: what directions are learned from.
+    Concept {
+        /// Which.
+        #[arg(value_parser = concept)]
+        name: Concept,
+    },
     /// Prompts and labels alone, DIR/labels.jsonl, no sound: what a text encoder learns its words from.
     Labels,
+}
+
+fn concept(text: &str) -> Result<Concept, String> {
+    let names: Vec<&str> = Concept::ALL.iter().map(|concept| concept.name()).collect();
+    let found = Concept::ALL.into_iter().find(|concept| concept.name() == text);
+    found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 fn bar(length: u64) -> ProgressBar {
@@ -95,7 +105,7 @@ fn run(arguments: &Arguments) -> Result<u64, DatasetError> {
     }
     let font = &arguments.soundfont;
     match (&arguments.kind, &arguments.codes) {
-        (Some(_), Some(_)) => Err(DatasetError::Request("--codes encodes music: leave notes and labels out".into())),
+        (Some(_), Some(_)) => Err(DatasetError::Request("--codes encodes music: leave concept and labels out".into())),
         (None, Some(checkpoint)) => {
             let request = CodesRequest {
                 folder: out.clone(),
@@ -111,10 +121,12 @@ fn run(arguments: &Arguments) -> Result<u64, DatasetError> {
             let bar = bar(arguments.clips);
             write_music(out, font, arguments.seed, arguments.clips, arguments.seconds, |done| bar.set_position(done))
         }
-        (Some(Kind::Notes), None) => {
-            let notes = NoteClip::all(&NOTE_PROGRAMS);
-            let bar = bar(notes.len() as u64);
-            write_notes(out, font, &notes, |done| bar.set_position(done))
+        (Some(Kind::Concept { name }), None) => {
+            let bar = bar(0);
+            write_concept(out, font, *name, |done, all| {
+                bar.set_length(all);
+                bar.set_position(done);
+            })
         }
         (Some(Kind::Labels), None) => write_labels(out, arguments.seed, arguments.clips, arguments.seconds),
     }

@@ -7,14 +7,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
+use tiller_engine::control::Lanes;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
 use tiller_engine::decoder::sampling::Sampling;
 use tiller_engine::evaluation::cache::Cache;
-use tiller_engine::evaluation::dominance::{Point, Protocol, sweep};
+use tiller_engine::evaluation::ears::ears_part;
 use tiller_engine::evaluation::report::{codec_part, music_part, pitch_part, prompt_part};
+use tiller_engine::evaluation::response::response_part;
 use tiller_engine::evaluation::session::{Request, Session};
+use tiller_engine::evaluation::steered::Aim;
+use tiller_engine::evaluation::steering_report::{Options, steering_part};
 use tiller_engine::evaluation::{EVALUATION_VERSION, EvaluationError};
 use tiller_engine::handle::ModelSource;
+use tiller_engine::steering::doses::Lane;
 
 /// Measures a checkpoint by ear alone, against music that it was never trained on.
 #[derive(Parser)]
@@ -41,21 +46,24 @@ struct Arguments {
     /// SoundFont of the music to compare with.
     #[arg(long, default_value = DEFAULT_SOUNDFONT)]
     soundfont: PathBuf,
-    /// notes: values of `note_strength`; 0 is always measured.
-    #[arg(long, value_delimiter = ',', default_value = "0.25,0.5,1", allow_hyphen_values = true)]
+    /// Steering: strengths of the lane, the one to be judged last; 0 is always measured.
+    #[arg(long, value_delimiter = ',', default_value = "0.25,0.5,0.75,1", allow_hyphen_values = true)]
     strengths: Vec<f32>,
-    /// notes: prompts, taken in turn; without any, the split's. May be given many times.
-    #[arg(long = "prompt")]
-    prompts: Vec<String>,
-    /// notes: pieces for each note and strength.
-    #[arg(long, default_value_t = 1)]
-    rounds: usize,
-    /// notes: length of a piece in seconds.
-    #[arg(long, default_value_t = 6.0)]
-    seconds: f64,
-    /// notes: when steering is switched on, in seconds; only what comes after it is heard.
+    /// Steering: strength of the tempo lane beside a note.
+    #[arg(long, default_value_t = 1.0, allow_hyphen_values = true)]
+    tempo: f32,
+    /// Steering: pieces of ten heard seconds for each prompt.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Steering: pairs of five heard seconds for each prompt that adherence is judged on; 0 leaves it out.
+    #[arg(long, default_value_t = 17)]
+    adherence_rounds: usize,
+    /// Steering: seconds in which a target's dose rises.
     #[arg(long, default_value_t = 0.0)]
-    onset: f64,
+    attack: f32,
+    /// Steering: seconds in which the dose of a target that is left falls.
+    #[arg(long, default_value_t = 0.0)]
+    release: f32,
     /// Guidance scale of everything that is generated.
     #[arg(long, default_value_t = Sampling::PUBLISHED.guidance)]
     guidance: f32,
@@ -73,6 +81,17 @@ struct Arguments {
 impl Arguments {
     fn sampling(&self) -> Sampling {
         Sampling { temperature: self.temperature, guidance: self.guidance, top_k: self.top_k }
+    }
+
+    fn steering(&self) -> Options {
+        Options {
+            strengths: self.strengths.iter().copied().filter(|strength| *strength != 0.0).collect(),
+            tempo: self.tempo,
+            rounds: self.rounds as usize,
+            adherence_rounds: self.adherence_rounds,
+            shape: Lanes { attack: self.attack, release: self.release, ..Lanes::OFF },
+            sampling: self.sampling(),
+        }
     }
 }
 
@@ -92,8 +111,18 @@ enum Part {
     Music,
     /// Whether every pitch class is played.
     Pitch,
-    /// Whether the note that is steered to is heard.
+    /// The outside ears themselves, on labelled notes and triads.
+    Ears,
+    /// Whether the note that is steered to is heard, and what it costs.
     Notes,
+    /// The same for a chord's root and quality.
+    Chords,
+    /// Whether tempo moves.
+    Tempo,
+    /// A note and tempo together.
+    Pair,
+    /// How soon a move is heard.
+    Response,
 }
 
 /// One bar at a time, for whatever is under way.
@@ -124,34 +153,6 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
-}
-
-fn notes(arguments: &Arguments, session: &Session, progress: &Progress) -> Result<Vec<Point>, EvaluationError> {
-    let mut strengths = arguments.strengths.clone();
-    strengths.retain(|strength| *strength != 0.0);
-    strengths.insert(0, 0.0);
-    let split = session.split();
-    // Neighbours in the split share an instrument: seven steps on, each has another.
-    let spread = |i: usize| split.prompts[i * 7 % split.prompts.len()].text.clone();
-    let prompts = match arguments.prompts.is_empty() {
-        true => (0..split.prompts.len()).map(spread).collect(),
-        false => arguments.prompts.clone(),
-    };
-    let protocol = Protocol {
-        prompts: &prompts,
-        strengths: &strengths,
-        rounds: arguments.rounds,
-        seconds: arguments.seconds,
-        onset: arguments.onset,
-        seed_base: split.seed_base,
-        sampling: arguments.sampling(),
-    };
-    let key = format!("{} {} {protocol:?}", session.model().hash(), session.directions_hash()?);
-    let quiet = |_, _| ();
-    let made = session.cache().items("notes", &[&key], 1, &quiet, |_| {
-        Ok(sweep(session.model(), &protocol, &|done, all| progress.hear("steered notes", done, all))?)
-    })?;
-    Ok(made.into_iter().next().unwrap_or_default())
 }
 
 /// What was measured: one JSON object, and lines for people.
@@ -232,39 +233,43 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<Outcome, String> {
         let figures = music_part(&session).map_err(named)?;
         outcome.take("music", started, &figures, figures.lines())?;
     }
-    if wanted(Part::Notes) && arguments.only.is_empty() && session.model().notes().is_none() {
-        let why = session
-            .model()
-            .notice()
-            .unwrap_or("the checkpoint has no note directions; learn them with `cargo xtask learn`");
-        outcome.lines.push(format!("notes: not measured: {why}"));
-    } else if wanted(Part::Notes) {
+    if wanted(Part::Ears) {
         let started = Instant::now();
-        let points = notes(arguments, &session, progress).map_err(named)?;
-        outcome.take("notes", started, notes_figures(&points), points.iter().map(notes_line).collect())?;
+        let figures = ears_part(&session).map_err(named)?;
+        outcome.take("ears", started, &figures, figures.lines())?;
+    }
+    for (part, aim, lanes) in [
+        (Part::Notes, Aim::Note, &[Lane::Note][..]),
+        (Part::Chords, Aim::Chord, &[Lane::Chord]),
+        (Part::Tempo, Aim::Tempo, &[Lane::Tempo]),
+        (Part::Pair, Aim::Pair, &[Lane::Note, Lane::Tempo]),
+    ] {
+        if !wanted(part) {
+            continue;
+        }
+        if let Some(lane) = lanes.iter().find(|lane| !session.model().steering().has(**lane)) {
+            let why = match session.model().notice() {
+                Some(notice) => notice.to_owned(),
+                None => format!("no directions for {}; learn them with `cargo xtask learn`", lane.concept()),
+            };
+            if !arguments.only.is_empty() {
+                return Err(why);
+            }
+            outcome.lines.push(format!("{}: not measured: {why}", aim.name()));
+            continue;
+        }
+        let started = Instant::now();
+        let figures = steering_part(&session, aim, &arguments.steering()).map_err(named)?;
+        outcome.take(aim.name(), started, &figures, figures.lines())?;
+    }
+    if wanted(Part::Response) && session.model().steering().has(Lane::Note) {
+        let started = Instant::now();
+        let rounds = session.scaled(22);
+        let options = arguments.steering();
+        let figures = response_part(&session, options.shape, options.sampling, rounds).map_err(named)?;
+        outcome.take("response", started, &figures, figures.lines())?;
     }
     Ok(outcome)
-}
-
-fn notes_figures(points: &[Point]) -> serde_json::Value {
-    serde_json::json!({
-        "dominance": points.last().map(|p| p.dominance),
-        "dominance_unsteered": points.first().map(|p| p.dominance),
-        "by_strength": points,
-    })
-}
-
-fn notes_line(point: &Point) -> String {
-    let targets: Vec<String> = point.by_target.iter().map(|share| format!("{:3.0}", 100.0 * share)).collect();
-    format!(
-        "notes, strength {:5.2}: on target {:3.0} %  [{}]  silent {:2.0} %  RMS {:.3}  commonest pitch class {:2.0} %",
-        point.strength,
-        100.0 * point.dominance,
-        targets.join(""),
-        100.0 * point.silence_share,
-        point.rms,
-        100.0 * point.max_pitch_share
-    )
 }
 
 fn main() -> ExitCode {

@@ -3,16 +3,20 @@
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use tiller_engine::checkpoint::CheckpointSource;
-use tiller_engine::dataset::notes::NOTE_PROGRAMS;
+use tiller_engine::dataset::concepts::Concept;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
+use tiller_engine::evaluation::cache::Cache;
 use tiller_engine::handle::ModelSource;
+use tiller_engine::learn::axes;
 use tiller_engine::learn::calibration::calibrate;
-use tiller_engine::learn::listener::Listener;
-use tiller_engine::learn::notes::{self, Learned, Request};
-use tiller_engine::model::{Model, NOTES_FILE};
+use tiller_engine::learn::family::{self, Learned, Request, Stage, TraitRequest};
+use tiller_engine::learn::listener::{Layout, Listener};
+use tiller_engine::learn::states::StateFolder;
+use tiller_engine::model::{Model, directions_file};
 
 /// Learns steering directions for a MusicGen checkpoint.
 #[derive(Parser)]
@@ -21,22 +25,34 @@ struct Arguments {
     /// The checkpoint: a Hugging Face MusicGen directory.
     #[arg(long)]
     checkpoint: PathBuf,
-    /// What to learn.
-    #[arg(long, value_enum, default_value_t = Concepts::Notes)]
-    concepts: Concepts,
+    /// What to learn from rendered clips; one file each.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "notes", conflicts_with = "from")]
+    concepts: Vec<ConceptName>,
+    /// Learn a trait from your own audio instead: a folder with `with/` and `without/`, each with WAV or FLAC files.
+    #[arg(long, value_name = "FOLDER")]
+    from: Option<PathBuf>,
+    /// With --from: what to call the trait; without it, the folder's name.
+    #[arg(long, requires = "from", value_parser = trait_name)]
+    name: Option<String>,
     /// How to learn it.
-    #[arg(long, value_enum, default_value_t = Method::Mean)]
-    method: Method,
-    /// The file to write; without it, where the plugin looks for it: in the checkpoint's directory.
+    #[arg(long, value_enum, default_value_t = MethodName::Rfm)]
+    method: MethodName,
+    /// How clips are laid out for the decoder.
+    #[arg(long, value_enum, default_value_t = LayoutName::Delayed)]
+    layout: LayoutName,
+    /// Folder to write to; without it, where the plugin looks: the checkpoint's directory.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// SoundFont that the notes are rendered from.
+    /// Folder that keeps what was heard, so that learning goes on where it was stopped.
+    #[arg(long)]
+    states: Option<PathBuf>,
+    /// SoundFont that the clips are rendered from.
     #[arg(long, default_value = DEFAULT_SOUNDFONT)]
     soundfont: PathBuf,
-    /// Instruments to learn from: fewer are faster and less sure.
-    #[arg(long, default_value_t = NOTE_PROGRAMS.len(), value_parser = instruments)]
-    instruments: usize,
-    /// What strength 1 injects, as a fraction of each block's mean norm; without it, calibrated by playing.
+    /// Instruments to learn from, at most: fewer are faster and less sure.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(3..=128))]
+    instruments: u8,
+    /// What strength 1 injects, as a fraction of each block's mean norm; without it, calibrated by playing (notes).
     #[arg(long)]
     full_dose: Option<f32>,
     /// Print one JSON object on stdout.
@@ -44,60 +60,197 @@ struct Arguments {
     json: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Concepts {
-    /// The twelve pitch classes.
+/// It becomes part of a file's name.
+fn trait_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_alphanumeric() || "-_ ".contains(c);
+    match !text.trim().is_empty() && text.len() <= 60 && text.chars().all(fits) {
+        true => Ok(text.trim().to_owned()),
+        false => Err("up to 60 letters, digits, spaces, - and _".to_owned()),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConceptName {
     Notes,
+    Chords,
+    Intervals,
+    Scales,
+    Tempo,
+    TimeSignatures,
+}
+
+impl ConceptName {
+    fn concept(self) -> Concept {
+        match self {
+            Self::Notes => Concept::Notes,
+            Self::Chords => Concept::Chords,
+            Self::Intervals => Concept::Intervals,
+            Self::Scales => Concept::Scales,
+            Self::Tempo => Concept::Tempo,
+            Self::TimeSignatures => Concept::TimeSignatures,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Method {
+enum MethodName {
+    /// Recursive Feature Machine.
+    Rfm,
     /// Difference of class means.
     Mean,
+    /// Ridge regression.
+    Linear,
+    /// Logistic regression.
+    Logistic,
 }
 
-fn instruments(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if (2..=NOTE_PROGRAMS.len()).contains(&count) => Ok(count),
-        _ => Err(format!("expected 2 to {}", NOTE_PROGRAMS.len())),
+impl MethodName {
+    fn method(self) -> axes::Method {
+        match self {
+            Self::Rfm => axes::Method::Rfm,
+            Self::Mean => axes::Method::Mean,
+            Self::Linear => axes::Method::Linear,
+            Self::Logistic => axes::Method::Logistic,
+        }
     }
 }
 
-fn run(arguments: &Arguments, out: &Path) -> Result<Learned, Box<dyn Error>> {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    let loading = ProgressBar::new(100).with_message("loading (%)").with_style(style.clone());
+#[derive(Clone, Copy, ValueEnum)]
+enum LayoutName {
+    /// BOS and the delay pattern, as the model plays.
+    Delayed,
+    /// All codebooks at once and no BOS, as published.
+    Undelayed,
+}
+
+/// Doses of concepts that are not calibrated by playing yet, and of notes before they are.
+const DOSE: f32 = 0.3;
+
+/// One bar at a time, for whatever is under way.
+struct Bars(Mutex<Option<(String, ProgressBar)>>);
+
+impl Bars {
+    fn hear(&self, stage: &str, done: usize, all: usize) {
+        let Ok(mut shown) = self.0.lock() else { return };
+        if shown.as_ref().is_none_or(|(name, _)| name != stage) {
+            if let Some((_, bar)) = shown.take() {
+                bar.finish_and_clear();
+            }
+            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
+            let bar = ProgressBar::new(all as u64).with_message(stage.to_owned());
+            *shown = Some((stage.to_owned(), bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))));
+        }
+        if let Some((_, bar)) = shown.as_ref() {
+            bar.set_length(all as u64);
+            bar.set_position(bar.position().max(done as u64));
+        }
+    }
+
+    fn clear(&self) {
+        if let Some((_, bar)) = self.0.lock().ok().and_then(|mut shown| shown.take()) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn run(arguments: &Arguments, bars: &Bars) -> Result<Vec<(PathBuf, Learned)>, Box<dyn Error>> {
     let source = CheckpointSource::directory(&arguments.checkpoint);
-    let listener = Listener::load(&source, &|share| loading.set_position((share * 100.0) as u64))?;
-    loading.finish_and_clear();
-
-    let mut request = Request::new(&arguments.soundfont);
-    request.full_dose = arguments.full_dose.unwrap_or(1.0);
-    // Spread over the families of instruments rather than the first few.
-    let spread = |i: usize| NOTE_PROGRAMS[i * NOTE_PROGRAMS.len() / arguments.instruments];
-    let programs: Vec<u8> = (0..arguments.instruments).map(spread).collect();
-    request.programs = &programs;
-
-    let listening = ProgressBar::new(0).with_message("listening to notes").with_style(style.clone());
-    let mut learned = match (arguments.concepts, arguments.method) {
-        (Concepts::Notes, Method::Mean) => notes::learn(&listener, &request, &|done, all| {
-            listening.set_length(all as u64);
-            listening.set_position(done as u64);
-        })?,
+    let layout = match arguments.layout {
+        LayoutName::Delayed => Layout::Delayed,
+        LayoutName::Undelayed => Layout::Undelayed,
     };
-    listening.finish_and_clear();
-    learned.directions.write(out)?;
-    if arguments.full_dose.is_none() {
-        let playing = ProgressBar::new(0).with_message("finding the full dose").with_style(style);
-        let model = Model::load(&ModelSource::Directory(arguments.checkpoint.clone()), &|_| ())?;
-        calibrate(&model, &mut learned.directions, &|done, all| {
-            playing.set_length(all as u64);
-            playing.set_position(done as u64);
+    let percent = |share: f32| bars.hear("loading (%)", (share * 100.0) as usize, 100);
+    let listener = Listener::load(&source, &percent)?.with_layout(layout);
+    let kept = arguments.states.clone().unwrap_or_else(|| Cache::default_folder().with_file_name("tiller-states"));
+    let states = StateFolder::new(kept);
+    let out = arguments.out.as_ref().unwrap_or(&arguments.checkpoint);
+    if let Some(folder) = &arguments.from {
+        let own = || folder.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = arguments.name.clone().or_else(own).unwrap_or_else(|| "trait".to_owned());
+        let request = TraitRequest {
+            folder,
+            name: &trait_name(&name)?,
+            method: arguments.method.method(),
+            full_dose: arguments.full_dose.unwrap_or(DOSE),
+            states: &states,
+        };
+        let learned = family::learn_trait(&listener, &request, &|stage, done, all| match stage {
+            Stage::Listening => bars.hear("listening to your audio", done, all),
+            Stage::Fitting => bars.hear("fitting", done, all),
         })?;
-        playing.finish_and_clear();
-        learned.directions.write(out)?;
+        let path = out.join(directions_file(&format!("trait-{name}")));
+        learned.directions.write(&path)?;
+        return Ok(vec![(path, learned)]);
     }
-    Ok(learned)
+    let mut all = Vec::new();
+    for concept in arguments.concepts.iter().map(|name| name.concept()) {
+        // Spread over the families of instruments rather than the first few.
+        let known = concept.programs();
+        let count = known.len().min(usize::from(arguments.instruments));
+        let programs: Vec<u8> = (0..count).map(|i| known[i * known.len() / count]).collect();
+        let request = Request {
+            concept,
+            soundfont: &arguments.soundfont,
+            programs: &programs,
+            method: arguments.method.method(),
+            full_dose: arguments.full_dose.unwrap_or(DOSE),
+            states: &states,
+        };
+        let mut learned = family::learn(&listener, &request, &|stage, done, all| match stage {
+            Stage::Listening => bars.hear(&format!("listening to {}", concept.name()), done, all),
+            Stage::Fitting => bars.hear(&format!("fitting {}", concept.name()), done, all),
+        })?;
+        let path = out.join(directions_file(concept.name()));
+        let calibrated = concept == Concept::Notes && arguments.full_dose.is_none() && arguments.out.is_none();
+        if calibrated {
+            learned.directions.full_dose = 1.0;
+        }
+        learned.directions.write(&path)?;
+        if calibrated {
+            let model = Model::load(&ModelSource::Directory(arguments.checkpoint.clone()), &|_| ())?;
+            calibrate(&model, &mut learned.directions, &|done, all| bars.hear("finding the full dose", done, all))?;
+            learned.directions.write(&path)?;
+        }
+        all.push((path, learned));
+    }
+    Ok(all)
+}
+
+fn show((path, learned): &(PathBuf, Learned)) {
+    let directions = &learned.directions;
+    let percent = |values: &[f32]| values.iter().map(|x| format!("{:.0}", 100.0 * x)).collect::<Vec<_>>().join(" ");
+    println!("{}: {} clips heard, {} written", directions.concept, learned.clips, path.display());
+    if let Some(accuracy) = &learned.accuracy {
+        let chance = 100.0 / directions.classes.len() as f32;
+        println!("  named right by block on other instruments, in % (chance {chance:.0}): {}", percent(accuracy));
+    }
+    let blocks = directions.blocks;
+    let mean = |block: usize| learned.test.iter().map(|own| own[block]).sum::<f32>() / learned.test.len() as f32;
+    let means: Vec<f32> = (0..blocks).map(mean).collect();
+    let what = if directions.concept == Concept::Tempo.name() { "correlation" } else { "AUC" };
+    println!("  mean {what} by block on what nothing was fitted to, in %: {}", percent(&means));
+    if means.iter().all(|score| (score - if what == "AUC" { 0.5 } else { 0.0 }).abs() < 0.1) {
+        println!(
+            "  warning: no better than chance: the model does not hear the difference, so steering will not make it"
+        );
+    }
+    println!("  strength 1 injects {} of each block's mean norm", directions.full_dose);
+}
+
+fn report((path, learned): &(PathBuf, Learned)) -> serde_json::Value {
+    let directions = &learned.directions;
+    serde_json::json!({
+        "file": path,
+        "checkpoint": directions.checkpoint_name,
+        "checkpoint_sha256": directions.checkpoint_hash,
+        "concept": directions.concept,
+        "method": directions.method,
+        "clips": learned.clips,
+        "accuracy_by_block": learned.accuracy,
+        "test_scores": learned.test,
+        "block_norms": directions.block_norms,
+        "full_dose": directions.full_dose,
+    })
 }
 
 fn main() -> ExitCode {
@@ -106,40 +259,21 @@ fn main() -> ExitCode {
         eprintln!("tiller-learn: --full-dose must be above 0 and at most 2");
         return ExitCode::FAILURE;
     }
-    if arguments.full_dose.is_none() && arguments.out.is_some() {
-        eprintln!(
-            "tiller-learn: calibration plays what lies in the checkpoint's directory: give --full-dose with --out"
-        );
-        return ExitCode::FAILURE;
-    }
-    let out = arguments.out.clone().unwrap_or_else(|| arguments.checkpoint.join(NOTES_FILE));
-    let learned = match run(&arguments, &out) {
-        Ok(learned) => learned,
+    let bars = Bars(Mutex::new(None));
+    let learned = run(&arguments, &bars);
+    bars.clear();
+    match learned {
+        Ok(learned) if arguments.json => {
+            println!("{}", serde_json::json!({ "learned": learned.iter().map(report).collect::<Vec<_>>() }));
+            ExitCode::SUCCESS
+        }
+        Ok(learned) => {
+            learned.iter().for_each(show);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("tiller-learn: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let directions = &learned.directions;
-    if arguments.json {
-        let report = serde_json::json!({
-            "file": out,
-            "checkpoint": directions.checkpoint_name,
-            "checkpoint_sha256": directions.checkpoint_hash,
-            "concept": directions.concept,
-            "method": directions.method,
-            "clips": learned.clips,
-            "accuracy_by_block": learned.accuracy,
-            "block_norms": directions.block_norms,
-            "full_dose": directions.full_dose,
-        });
-        println!("{report}");
-    } else {
-        let percent = |accuracy: &f32| format!("{:.0}", 100.0 * accuracy);
-        let blocks: Vec<String> = learned.accuracy.iter().map(percent).collect();
-        println!("{} notes heard, {} written", learned.clips, out.display());
-        println!("notes named right by block, instrument left out, in % (chance 8): {}", blocks.join(" "));
-        println!("strength 1 injects {} of each block's mean norm", directions.full_dose);
     }
-    ExitCode::SUCCESS
 }

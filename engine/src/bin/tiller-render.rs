@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use tiller_engine::control::{ControlFrame, PitchClass};
+use tiller_engine::control::{Chord, ControlFrame, PitchClass, Quality};
 use tiller_engine::evaluation::spectrogram::{self, Strip};
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::link::CHANNELS;
@@ -30,7 +30,8 @@ struct Arguments {
     /// Seed of the randomness, 0 to 9999.
     #[arg(long, default_value_t = 0)]
     seed: u32,
-    /// A move, as "SECONDS:KEY=VALUE,...", keys note, note_strength, strength, temperature, guidance, top_k, seed, gain
+    /// A move, as "SECONDS:KEY=VALUE,...", keys note, note_strength, chord ("A minor" or off), chord_strength,
+    /// tempo_strength, attack, release (seconds), strength, temperature, guidance, top_k, seed, gain
     /// (linear), bypass. Values hold until the next move that names them. May be given many times, in order of time.
     #[arg(long = "move")]
     moves: Vec<String>,
@@ -48,18 +49,32 @@ struct Arguments {
     json: bool,
 }
 
+fn pitch_class(text: &str) -> Result<PitchClass, String> {
+    let index = PitchClass::NAMES.iter().position(|name| name.eq_ignore_ascii_case(text));
+    let note = index.and_then(|index| PitchClass::new(index as u8));
+    note.ok_or_else(|| format!("`{text}` is no note: off, C, C#, ... B"))
+}
+
+fn chord(text: &str) -> Result<Chord, String> {
+    let (root, name) = text.split_once([' ', '-']).unwrap_or((text, "major"));
+    let quality = Quality::ALL.into_iter().find(|quality| quality.name().eq_ignore_ascii_case(name));
+    let quality = quality.ok_or_else(|| format!("`{name}` is no quality: major, minor, augmented, diminished"))?;
+    Ok(Chord { root: pitch_class(root)?, quality })
+}
+
 fn apply(control: &mut ControlFrame, assignment: &str) -> Result<(), String> {
     let (key, value) = assignment.split_once('=').ok_or_else(|| format!("`{assignment}` is not KEY=VALUE"))?;
     let number = || value.parse::<f32>().map_err(|_| format!("`{value}` is no number for {key}"));
     match key {
-        "note" => {
-            control.lanes.note = match PitchClass::NAMES.iter().position(|name| name.eq_ignore_ascii_case(value)) {
-                Some(index) => PitchClass::new(index as u8),
-                None if value.eq_ignore_ascii_case("off") => None,
-                None => return Err(format!("`{value}` is no note: off, C, C#, ... B")),
-            }
-        }
+        "note" if value.eq_ignore_ascii_case("off") => control.lanes.note = None,
+        "note" => control.lanes.note = Some(pitch_class(value)?),
         "note_strength" => control.lanes.note_strength = number()?,
+        "chord" if value.eq_ignore_ascii_case("off") => control.lanes.chord = None,
+        "chord" => control.lanes.chord = Some(chord(value)?),
+        "chord_strength" => control.lanes.chord_strength = number()?,
+        "tempo_strength" => control.lanes.tempo_strength = number()?,
+        "attack" => control.lanes.attack = number()?,
+        "release" => control.lanes.release = number()?,
         "strength" => control.lanes.strength = number()?,
         "temperature" => control.temperature = number()?,
         "guidance" => control.guidance = number()?,

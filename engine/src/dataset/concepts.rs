@@ -7,10 +7,10 @@
 
 use super::harmony::{PITCH_CLASS_NAMES, Window};
 use super::music::Music;
-use super::notes::NOTE_PROGRAMS;
 use super::random::Random;
 use super::render::{Event, Renderer, scale_to};
 use super::{DatasetError, SAMPLE_RATE};
+use crate::control::Chord;
 
 /// What a model may know of music theory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,9 +29,9 @@ pub enum Concept {
     TimeSignatures,
 }
 
-/// Qualities of triads with their semitones above the root.
-pub const QUALITIES: [(&str, [u8; 3]); 4] =
-    [("major", [0, 4, 7]), ("minor", [0, 3, 7]), ("augmented", [0, 4, 8]), ("diminished", [0, 3, 6])];
+/// GM programs that tonal concepts are learned from: the families of GM without those that have strong or ambiguous
+/// overtones.
+pub const PROGRAMS: [u8; 20] = [0, 4, 6, 11, 12, 16, 19, 24, 27, 40, 42, 46, 48, 52, 56, 61, 65, 71, 73, 89];
 
 /// The modes, each the major scale from another of its degrees.
 const MODES: [&str; 7] = ["ionian", "dorian", "phrygian", "lydian", "mixolydian", "aeolian", "locrian"];
@@ -113,9 +113,9 @@ impl Concept {
         match self {
             Self::Notes => named(&PITCH_CLASS_NAMES),
             // Root by root, as lanes address them: class = root * 4 + quality.
-            Self::Chords => PITCH_CLASS_NAMES
-                .iter()
-                .flat_map(|root| QUALITIES.map(|(quality, _)| format!("{root} {quality}")))
+            Self::Chords => (0..Chord::COUNT)
+                .filter_map(Chord::of_class)
+                .map(|chord| format!("{} {}", chord.root.name(), chord.quality.name()))
                 .collect(),
             Self::Intervals => (1..=12).map(|semitones| semitones.to_string()).collect(),
             Self::Scales => named(&MODES),
@@ -149,7 +149,7 @@ impl Concept {
         match self {
             // Accents are told by instruments that speak at once.
             Self::TimeSignatures => &[0, 6, 11, 12, 24, 46, 115, 116, 118],
-            _ => &NOTE_PROGRAMS,
+            _ => &PROGRAMS,
         }
     }
 
@@ -185,11 +185,9 @@ fn chords() -> Vec<(usize, Vec<Strike>)> {
     let mut scores = Vec::new();
     for low in LOWS {
         let window = Window { low, octaves: 1 };
-        for root in 0..12u8 {
-            for (quality, (_, tones)) in QUALITIES.iter().enumerate() {
-                let placed = tones.map(|tone| window.place(usize::from(root + tone) % 12, 0));
-                scores.push((usize::from(root) * QUALITIES.len() + quality, repeated(&placed)));
-            }
+        for class in 0..Chord::COUNT {
+            let placed = Chord::of_class(class).map(|chord| chord.tones().map(|tone| window.place(tone.index(), 0)));
+            scores.extend(placed.map(|tones| (class, repeated(&tones))));
         }
     }
     scores
@@ -298,6 +296,7 @@ impl ConceptClip {
 mod tests {
     use super::super::render::{DEFAULT_SOUNDFONT, rms};
     use super::*;
+    use crate::control::PitchClass;
     use std::path::Path;
 
     fn tones(clip: &ConceptClip) -> Vec<u8> {
@@ -323,8 +322,8 @@ mod tests {
     fn chords_hold_their_own_tones_and_are_not_higher_than_others() {
         let mut heights = [0.0f64; 48];
         for clip in Concept::Chords.clips(&[0]) {
-            let (root, quality) = (clip.class / 4, clip.class % 4);
-            let wanted: Vec<usize> = QUALITIES[quality].1.iter().map(|t| (root + usize::from(*t)) % 12).collect();
+            let chord = Chord::of_class(clip.class).expect("a chord");
+            let wanted = chord.tones().map(PitchClass::index);
             let mut found: Vec<usize> = tones(&clip).iter().map(|t| usize::from(*t) % 12).collect();
             found.truncate(3);
             assert_eq!(found, wanted, "class {}", clip.class);
@@ -354,7 +353,7 @@ mod tests {
         assert!(clips.iter().all(|c| (60.0..=180.0).contains(&c.level)));
         let (slow, fast) = (clips.iter().filter(|c| c.level < 90.0), clips.iter().filter(|c| c.level > 150.0));
         assert!(slow.count() > 150 && fast.count() > 150);
-        for program in NOTE_PROGRAMS {
+        for program in PROGRAMS {
             let own: Vec<&ConceptClip> = clips.iter().filter(|c| c.program == program).collect();
             assert!(own.len() < 25 || (mean(&own) - 120.0).abs() < 25.0, "program {program}: {}", mean(&own));
         }

@@ -1,8 +1,8 @@
 //! A data set on disk: raw audio, one JSON line per clip, and a summary. Rendered on all cores, written in order.
 
+use super::concepts::{Concept, ConceptClip};
 use super::harmony::{Mode, PITCH_CLASS_NAMES};
 use super::music::Music;
-use super::notes::NoteClip;
 use super::render::Renderer;
 use super::{DatasetError, GENERATOR_VERSION, SAMPLE_RATE};
 use rayon::prelude::*;
@@ -72,16 +72,19 @@ struct Placed {
     offset_samples: u64,
 }
 
-/// One line of `clips.jsonl` for single notes.
+/// One line of `clips.jsonl` for clips of a concept.
 #[derive(Debug, Serialize)]
-pub struct NoteLabel {
+pub struct ConceptLabel {
     /// Index of the clip.
     pub index: u64,
-    /// Pitch class, 0 = C.
-    pub pitch_class: usize,
-    /// MIDI note.
-    pub midi: u8,
-    /// GM program, 0-based.
+    /// Class, in the order of [`Concept::classes`].
+    pub class: usize,
+    /// Its name.
+    pub name: String,
+    /// The number of a regression, such as beats per minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<f64>,
+    /// GM program, 0-based; of the leading voice for tempo.
     pub program: u8,
     /// First sample in `audio.i16`.
     pub offset_samples: u64,
@@ -232,35 +235,38 @@ pub fn write_labels(folder: &Path, seed: u64, clips: u64, seconds: f64) -> Resul
     Ok(clips)
 }
 
-/// Renders single labelled notes into `folder`, leaving out those that the SoundFont cannot sound. Returns their number.
+/// Renders the labelled clips of a concept into `folder`, leaving out those that the SoundFont cannot sound. Returns their
+/// number.
 ///
 /// # Errors
 /// A SoundFont that cannot be read or a file that cannot be written.
-pub fn write_notes(
+pub fn write_concept(
     folder: &Path,
     soundfont: &Path,
-    notes: &[NoteClip],
-    progress: impl Fn(u64),
+    concept: Concept,
+    progress: impl Fn(u64, u64),
 ) -> Result<u64, DatasetError> {
     let renderer = Renderer::open(soundfont)?;
     let mut writer = Writer::create(folder)?;
-    for (done, batch) in notes.chunks(BATCH as usize).enumerate() {
+    let (clips, names) = (concept.clips(concept.programs()), concept.classes());
+    for (done, batch) in clips.chunks(BATCH as usize).enumerate() {
         let audio: Vec<Option<Vec<f32>>> =
-            batch.par_iter().map(|note| note.render(&renderer, NoteClip::SAMPLES)).collect::<Result<_, _>>()?;
-        for (note, audio) in batch.iter().zip(audio) {
+            batch.par_iter().map(|clip| clip.render(&renderer)).collect::<Result<_, _>>()?;
+        for (clip, audio) in batch.iter().zip(audio) {
             let Some(audio) = audio else { continue };
             writer.push(&audio, |index, offset_samples| {
-                serde_json::to_string(&NoteLabel {
+                serde_json::to_string(&ConceptLabel {
                     index,
-                    pitch_class: note.pitch_class(),
-                    midi: note.midi,
-                    program: note.program,
+                    class: clip.class,
+                    name: names[clip.class].clone(),
+                    level: concept.is_level().then_some(clip.level),
+                    program: clip.program,
                     offset_samples,
-                    samples: NoteClip::SAMPLES as u64,
+                    samples: ConceptClip::SAMPLES as u64,
                 })
             })?;
         }
-        progress((done as u64 * BATCH) + batch.len() as u64);
+        progress((done as u64 * BATCH) + batch.len() as u64, clips.len() as u64);
     }
-    writer.finish("notes", NoteClip::SAMPLES, None, soundfont)
+    writer.finish(concept.name(), ConceptClip::SAMPLES, None, soundfont)
 }

@@ -3,8 +3,7 @@
 use super::music::Music;
 use super::{DatasetError, SAMPLE_RATE};
 use rustysynth::{SoundFont, Synthesizer, SynthesizerSettings};
-use std::fs::File;
-use std::io::BufReader;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +35,7 @@ pub(super) struct Event {
 #[derive(Clone)]
 pub struct Renderer {
     soundfont: Arc<SoundFont>,
+    hash: Arc<str>,
 }
 
 impl Renderer {
@@ -44,11 +44,17 @@ impl Renderer {
     /// # Errors
     /// [`DatasetError::SoundFontMissing`] or [`DatasetError::SoundFontInvalid`], naming the path.
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
-        let file =
-            File::open(path).map_err(|source| DatasetError::SoundFontMissing { path: path.to_owned(), source })?;
-        let soundfont = SoundFont::new(&mut BufReader::new(file))
+        let bytes =
+            std::fs::read(path).map_err(|source| DatasetError::SoundFontMissing { path: path.to_owned(), source })?;
+        let soundfont = SoundFont::new(&mut bytes.as_slice())
             .map_err(|e| DatasetError::SoundFontInvalid { path: path.to_owned(), reason: e.to_string() })?;
-        Ok(Self { soundfont: Arc::new(soundfont) })
+        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { soundfont: Arc::new(soundfont), hash: hash.into() })
+    }
+
+    /// SHA-256 of the SoundFont, hex.
+    pub fn hash(&self) -> &str {
+        &self.hash
     }
 
     /// Renders `samples` samples of a composed clip at 32 kHz, mono, scaled to [`CLIP_RMS`] and limited to [`CLIP_PEAK`].
@@ -142,7 +148,7 @@ fn remove_offset(audio: &mut [f32]) {
 }
 
 /// Scales to a root mean square and rounds off peaks above 0.7 so that none exceeds [`CLIP_PEAK`]. False when silent.
-pub(super) fn scale_to(audio: &mut [f32], level: f32) -> bool {
+pub(crate) fn scale_to(audio: &mut [f32], level: f32) -> bool {
     let now = rms(audio);
     if now < 1e-5 {
         return false;

@@ -1,19 +1,16 @@
 //! Whether the prompt is heard in the music: a classifier of instrument and texture that learned from rendered clips sent
 //! through the codec, never from the model's output. Worker threads.
 
+use super::bootstrap;
 use super::classes::{Class, texture_label};
 use super::classifier::{Classifier, Training};
-use super::sound::percentile;
 use crate::dataset::instruments::INSTRUMENTS;
-use crate::dataset::random::Random;
 use crate::dataset::texture::Texture;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Smallest probability that counts: a clip that is heard as something else must not outweigh all the others.
 const LEAST: f32 = 1e-4;
-/// Resamples of a bootstrap.
-const RESAMPLES: usize = 2_000;
 
 /// A labelled clip as the classifier sees it: the whole, and its two halves.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -140,21 +137,8 @@ impl Scores {
 }
 
 fn interval(trials: &[Trial]) -> [f32; 2] {
-    let groups = trials.iter().map(|t| t.group + 1).max().unwrap_or(0);
-    let mut sums = vec![(0.0f32, 0.0f32); groups];
-    for trial in trials {
-        sums[trial.group].0 += f32::from(u8::from(trial.heard.as_ref().is_some_and(|h| h.class == trial.wanted)));
-        sums[trial.group].1 += 1.0;
-    }
-    sums.retain(|(_, count)| *count > 0.0);
-    let mut random = Random::new(1, 0, 90);
-    let mut resample = |_| {
-        let drawn =
-            (0..sums.len()).map(|_| sums[random.below(sums.len())]).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
-        drawn.0 / drawn.1.max(1.0)
-    };
-    let shares: Vec<f32> = (0..RESAMPLES).map(&mut resample).collect();
-    [0.05, 0.95].map(|p| percentile(&shares, p).unwrap_or(0.0))
+    let right = |t: &Trial| f32::from(u8::from(t.heard.as_ref().is_some_and(|heard| heard.class == t.wanted)));
+    bootstrap::interval(&trials.iter().map(|t| (t.group, right(t))).collect::<Vec<_>>())
 }
 
 /// Rows of a confusion table: every pair that was mistaken, the commonest first.

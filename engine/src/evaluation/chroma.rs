@@ -144,7 +144,7 @@ pub fn share_on_target(frames: &[[f32; 12]], targets: &[Option<usize>]) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::notes::{NOTE_PROGRAMS, NoteClip};
+    use crate::dataset::concepts::{Concept, PROGRAMS};
     use crate::dataset::render::{DEFAULT_SOUNDFONT, Renderer};
     use std::path::Path;
 
@@ -181,11 +181,11 @@ mod tests {
         let mut ear = Chroma::new(32_000.0).expect("rate");
         let (mut right, mut sounding) = (0, 0);
         // Every seventh of all notes meets every instrument and pitch class.
-        for note in NoteClip::all(&NOTE_PROGRAMS).into_iter().step_by(7) {
-            let Some(audio) = note.render(&renderer, NoteClip::SAMPLES).expect("renders") else { continue };
+        for note in Concept::Notes.clips(&PROGRAMS).into_iter().step_by(7) {
+            let Some(audio) = note.render(&renderer).expect("renders") else { continue };
             for heard in ear.frames(&audio, 6_400).iter().filter_map(strongest) {
                 sounding += 1;
-                right += usize::from(heard == note.pitch_class());
+                right += usize::from(heard == note.class);
             }
         }
         let share = f64::from(right as u32) / f64::from(sounding);

@@ -7,6 +7,7 @@ use crate::control::{ControlFrame, Lanes, PitchClass};
 use crate::decoder::sampling::Sampling;
 use crate::error::EngineError;
 use crate::model::Model;
+use crate::steering::doses::Lane;
 use rayon::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,7 +103,7 @@ pub fn sweep(
     if protocol.prompts.is_empty() || protocol.strengths.is_empty() || protocol.rounds == 0 || frames <= onset {
         return Err(DominanceError::Nothing);
     }
-    if model.notes().is_none() && protocol.strengths.iter().any(|s| *s != 0.0) {
+    if !model.steering().has(Lane::Note) && protocol.strengths.iter().any(|s| *s != 0.0) {
         let notice = model.notice().unwrap_or("none beside its files").to_owned();
         return Err(DominanceError::NoDirections { model: model.name().to_owned(), notice });
     }
@@ -124,6 +125,7 @@ pub fn sweep(
                     note: PitchClass::new(task.target),
                     note_strength: protocol.strengths[task.strength],
                     strength: 1.0,
+                    ..Lanes::OFF
                 },
                 ..ControlFrame::new(1, 0).sampled(protocol.sampling)
             };

@@ -11,15 +11,18 @@ use super::features::{FEATURES_VERSION, features};
 use super::generation::{frames_of, generate};
 use super::piece::Heard;
 use super::splits::{LabelledPrompt, Split, Tempo, splits};
+use super::steered::SteeredPiece;
 use crate::checkpoint::CheckpointSource;
 use crate::control::ControlFrame;
+use crate::dataset::concepts::ConceptClip;
 use crate::dataset::music::Music;
 use crate::dataset::render::Renderer;
 use crate::dataset::{GENERATOR_VERSION, SAMPLE_RATE};
 use crate::decoder::sampling::Sampling;
 use crate::embedded;
 use crate::handle::ModelSource;
-use crate::model::{Model, NOTES_FILE};
+use crate::model::{Model, directions_file};
+use crate::steering::doses::Lane;
 use crate::text::Prompt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -137,13 +140,26 @@ impl<'a> Session<'a> {
         &self.cache
     }
 
-    /// SHA-256 of the note directions beside the checkpoint, hex; empty without any.
+    /// SHA-256 of the directions beside the checkpoint, hex; empty without any.
     ///
     /// # Errors
-    /// When the file is there but cannot be read.
+    /// When a file is there but cannot be read.
     pub fn directions_hash(&self) -> Result<String, EvaluationError> {
-        let bytes = self.checkpoint.read(NOTES_FILE)?;
-        Ok(bytes.map_or_else(String::new, |bytes| Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect()))
+        let mut digest = Sha256::new();
+        let mut any = false;
+        for lane in Lane::ALL {
+            let Some(bytes) = self.checkpoint.read(&directions_file(lane.concept()))? else { continue };
+            digest.update(lane.concept());
+            digest.update(bytes);
+            any = true;
+        }
+        let hex = || digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(if any { hex() } else { String::new() })
+    }
+
+    /// Tells whoever watches how far a stage is.
+    pub fn hear_progress(&self, stage: &str, done: usize, all: usize) {
+        (self.progress)(stage, done, all);
     }
 
     /// A number of things, or a tenth of it.
@@ -280,8 +296,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the codec or the SoundFont cannot be used, or results cannot be kept.
     pub fn judge(&self) -> Result<(Judge, usize), EvaluationError> {
-        let examples =
-            self.examples("classifier clips", self.classifier_seed, &self.balanced(self.scaled(EXAMPLES)))?;
+        let examples = self.classifier_examples()?;
         let key = self.render_key(self.codec()?.fingerprint(), self.classifier_seed);
         let (training, count) = (Training::default(), examples.len().to_string());
         let described = format!("{training:?}");
@@ -293,6 +308,44 @@ impl<'a> Session<'a> {
         })?;
         let judge = made.into_iter().next().unwrap_or_else(|| Judge::learn(&[], &training, &|_, _| ()));
         Ok((judge, examples.len()))
+    }
+
+    /// What is heard of labelled clips after the codec, and before it; `None` where the SoundFont is silent.
+    ///
+    /// # Errors
+    /// As [`Session::judge`].
+    pub fn hear_concept(
+        &self,
+        stage: &str,
+        clips: &[ConceptClip],
+    ) -> Result<[Vec<Option<SteeredPiece>>; 2], EvaluationError> {
+        let codec = self.codec()?;
+        let renderer = Renderer::open(self.request.soundfont)?;
+        let programs: Vec<u8> = clips.iter().map(|clip| clip.program).collect();
+        let mut key = self.render_key(codec.fingerprint(), 0);
+        key.push(format!("{stage} {programs:?}"));
+        let progress = |done, all| (self.progress)(&format!("labelled {stage}"), done, all);
+        let rate = SAMPLE_RATE as f64;
+        let heard = self.cache.items("labelled", &borrowed(&key), clips.len(), &progress, |i| {
+            let Some(audio) = clips[i].render(&renderer)? else { return Ok(None) };
+            let (_, decoded) = codec.round_trip(&audio)?;
+            Ok(Some((SteeredPiece::of(&decoded, rate, HOP)?, SteeredPiece::of(&audio, rate, HOP)?)))
+        })?;
+        let (decoded, rendered) = heard.into_iter().map(Option::unzip).unzip();
+        Ok([decoded, rendered])
+    }
+
+    /// Features of the rendered clips that the classifier learns from, after the codec: what drift is measured in.
+    ///
+    /// # Errors
+    /// As [`Session::judge`].
+    pub fn rendered_features(&self) -> Result<Vec<Vec<f32>>, EvaluationError> {
+        let examples = self.classifier_examples()?;
+        Ok(examples.into_iter().filter_map(|example| example.views.into_iter().next().flatten()).collect())
+    }
+
+    fn classifier_examples(&self) -> Result<Vec<Example>, EvaluationError> {
+        self.examples("classifier clips", self.classifier_seed, &self.balanced(self.scaled(EXAMPLES)))
     }
 
     /// Held-out examples as they come from the generator, single voices only.

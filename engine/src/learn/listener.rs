@@ -15,6 +15,27 @@ pub const FIRST_FRAME: usize = 8;
 /// Positions per pass over the weights.
 const ROWS: usize = 32;
 
+/// How a clip's codes are laid out for the decoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// BOS, then the delay pattern: what the decoder sees while it generates.
+    #[default]
+    Delayed,
+    /// All codebooks of a frame in one column and no BOS: what the published method learns from, a layout that the
+    /// decoder never saw in training (`method.md` 2.2).
+    Undelayed,
+}
+
+impl Layout {
+    /// Its name in commands and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delayed => "delayed",
+            Self::Undelayed => "undelayed",
+        }
+    }
+}
+
 /// A checkpoint that listens: codec encoder and decoder, no text.
 pub struct Listener {
     name: String,
@@ -23,6 +44,7 @@ pub struct Listener {
     decoder: Decoder,
     pattern: DelayPattern,
     channels: usize,
+    layout: Layout,
 }
 
 /// What one clip left in the decoder.
@@ -60,9 +82,21 @@ impl Listener {
             decoder: Decoder::load(&checkpoint.weights, config)?,
             pattern: DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels),
             channels: config.decoder.audio_channels,
+            layout: Layout::default(),
             name: checkpoint.name.clone(),
             hash: checkpoint.weights.hash().to_owned(),
         })
+    }
+
+    /// The same with another layout of the codes.
+    pub fn with_layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// The layout of the codes.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// What people call the checkpoint.
@@ -91,8 +125,8 @@ impl Listener {
         Ear { cache: KvCache::new(&self.decoder, positions), scratch: Scratch::new(&self.decoder, ROWS) }
     }
 
-    /// Listens to one mono clip at 32 kHz, no longer than the ear was made for: encodes it, lays the codes out behind BOS
-    /// by the delay pattern, and runs them through the unconditional row (no text), teacher-forced.
+    /// Listens to one mono clip at 32 kHz, no longer than the ear was made for: encodes it, lays the codes out, and runs
+    /// them through the unconditional row (no text), teacher-forced.
     ///
     /// # Errors
     /// When the clip has too few frames, or the model's numbers are not finite.
@@ -132,17 +166,24 @@ impl Listener {
         }
     }
 
-    /// Input columns of a clip: BOS, then one column for each frame but the last, as the delay pattern staggers them. A
-    /// stereo checkpoint hears the same codes on both sides.
+    /// Input columns of a clip. Delayed: BOS, then one column for each frame but the last, as the delay pattern staggers
+    /// them. A stereo checkpoint hears the same codes on both sides.
     fn columns(&self, audio: &[f32]) -> Result<Vec<[u32; MAX_CODEBOOKS]>, LearnError> {
         let codes = self.encoder.encode(audio)?;
         let (pad, channels) = (self.decoder.pad(), self.channels);
         let code = |frame: usize, codebook: usize| codes.codebook(codebook / channels)[frame];
-        Ok((0..codes.frames())
-            .map(|position| match position.checked_sub(1) {
-                Some(column) => self.pattern.column(column, None, pad, code),
-                None => [pad; MAX_CODEBOOKS],
-            })
-            .collect())
+        let undelayed = |frame: usize| {
+            let mut column = [pad; MAX_CODEBOOKS];
+            (0..self.pattern.codebooks()).for_each(|codebook| column[codebook] = code(frame, codebook));
+            column
+        };
+        let delayed = |position: usize| match position.checked_sub(1) {
+            Some(column) => self.pattern.column(column, None, pad, code),
+            None => [pad; MAX_CODEBOOKS],
+        };
+        Ok(match self.layout {
+            Layout::Delayed => (0..codes.frames()).map(delayed).collect(),
+            Layout::Undelayed => (0..codes.frames()).map(undelayed).collect(),
+        })
     }
 }

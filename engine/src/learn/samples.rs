@@ -203,7 +203,7 @@ pub(super) fn centred(features: &[f32], origin: &[f64]) -> Matrix {
 
 /// Standard normal numbers for tests: a linear congruential generator (Knuth's MMIX) and Box and Muller's transform.
 #[cfg(test)]
-pub(super) fn normal(seed: u64, count: usize) -> Vec<f64> {
+pub(crate) fn normal(seed: u64, count: usize) -> Vec<f64> {
     let mut state = seed;
     let mut uniform = move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use super::block_weights::BlockWeights;
+
 /// Value of the `format` metadata key that this version writes and reads.
-const FORMAT: &str = "tiller-directions-1";
+const FORMAT: &str = "tiller-directions-2";
 
 /// Why a directions file was not used.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +61,13 @@ pub struct Directions {
     pub block_norms: Vec<f32>,
     /// `[class][block]`: held-out score of the direction, 0.5 = chance.
     pub scores: Vec<f32>,
+    /// `[class][block][2]`: slope and offset of the detector over the projection on the direction; its value is the
+    /// log-odds of the class, or the level in deviations.
+    pub detectors: Vec<f32>,
     /// What strength 1 injects, as a fraction of each block's mean norm (the calibrated full dose).
     pub full_dose: f32,
+    /// How much of it each block gets, by its score.
+    pub block_weights: BlockWeights,
     /// Where the data came from and what was measured, free JSON.
     pub provenance: String,
 }
@@ -103,6 +110,13 @@ impl Directions {
                 });
             }
         };
+        let found = value("block_weights")?;
+        let block_weights = found.parse().map_err(|expected: String| DirectionsError::Metadata {
+            file: file.to_owned(),
+            key: "block_weights",
+            expected,
+            found,
+        })?;
         let classes: Vec<String> = value("classes")?.split(',').map(str::to_owned).collect();
         let shape = |tensor: &'static str| tensors.tensor(tensor).map(|view| view.shape().to_vec()).unwrap_or_default();
         let vectors_shape = shape("dir");
@@ -129,11 +143,13 @@ impl Directions {
             vectors: read("dir", &[count, blocks, hidden])?,
             block_norms: read("norm", &[blocks])?,
             scores: read("score", &[count, blocks])?,
+            detectors: read("detector", &[count, blocks, 2])?,
             concept: value("concept")?,
             checkpoint_name: value("checkpoint_name")?,
             checkpoint_hash: value("checkpoint_sha256")?,
             method: value("method")?,
             provenance: value("provenance")?,
+            block_weights,
             classes,
             blocks,
             hidden,
@@ -158,6 +174,7 @@ impl Directions {
             ("dir", vec![self.classes.len(), self.blocks, self.hidden], bytes(&self.vectors)),
             ("norm", vec![self.blocks], bytes(&self.block_norms)),
             ("score", vec![self.classes.len(), self.blocks], bytes(&self.scores)),
+            ("detector", vec![self.classes.len(), self.blocks, 2], bytes(&self.detectors)),
         ];
         let malformed =
             |e: safetensors::SafeTensorError| DirectionsError::Malformed { file: file.clone(), why: e.to_string() };
@@ -173,6 +190,7 @@ impl Directions {
             ("checkpoint_sha256".to_owned(), self.checkpoint_hash.clone()),
             ("method".to_owned(), self.method.clone()),
             ("full_dose".to_owned(), self.full_dose.to_string()),
+            ("block_weights".to_owned(), self.block_weights.to_string()),
             ("provenance".to_owned(), self.provenance.clone()),
         ]);
         let serialized = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
@@ -235,6 +253,7 @@ pub(crate) mod tests {
             concept: "notes".to_owned(),
             vectors: vectors.collect(),
             scores: vec![0.75; classes.len() * blocks],
+            detectors: vec![0.25; 2 * classes.len() * blocks],
             classes,
             checkpoint_name: "one".to_owned(),
             checkpoint_hash: "0123456789abcdef".to_owned(),
@@ -243,6 +262,7 @@ pub(crate) mod tests {
             hidden,
             block_norms: vec![2.0, 3.0],
             full_dose: 0.5,
+            block_weights: BlockWeights::All,
             provenance: "{}".to_owned(),
         }
     }

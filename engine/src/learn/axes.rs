@@ -1,0 +1,272 @@
+//! One direction for each class and block, by the method of one's choice, with its detector and held-out scores
+//! (`method.md` 3.4 to 3.8). Worker threads, all cores.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::LearnError;
+use super::detector::Detector;
+use super::linear::{LOGISTIC_PENALTIES, RIDGE_PENALTIES, logistic, ridge};
+use super::mean::mean_difference;
+use super::rfm::Settings;
+use super::samples::{FitError, Samples, Task};
+use super::score::{auc, correlation};
+use super::search::{Criterion, search};
+use super::split::{Part, Rows, Split};
+use super::states::States;
+
+/// How a direction is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Recursive Feature Machine: top eigenvector of the average gradient outer product.
+    Rfm,
+    /// Difference of class means.
+    Mean,
+    /// Weights of a ridge regression.
+    Linear,
+    /// Weights of a logistic regression; of a ridge regression for levels.
+    Logistic,
+}
+
+impl Method {
+    /// Every method.
+    pub const ALL: [Self; 4] = [Self::Rfm, Self::Mean, Self::Linear, Self::Logistic];
+
+    /// Its name in commands and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rfm => "rfm",
+            Self::Mean => "mean",
+            Self::Linear => "linear",
+            Self::Logistic => "logistic",
+        }
+    }
+
+    /// A unit vector that rises with the targets.
+    fn direction(self, train: &Samples, validation: &Samples) -> Result<Vec<f32>, FitError> {
+        match (self, train.task()) {
+            // Gradients centred may predict better and yet have the concept's axis taken out: what counts here is the
+            // direction.
+            (Self::Rfm, _) => {
+                let found = search(train, validation, &Settings::grid(), Criterion::Direction, &|_| ())?;
+                Ok(found.axis.direction)
+            }
+            (Self::Mean, _) => mean_difference(train),
+            (Self::Logistic, Task::Class) => Ok(logistic(train, validation, &LOGISTIC_PENALTIES)?.direction),
+            (Self::Linear | Self::Logistic, _) => Ok(ridge(train, validation, &RIDGE_PENALTIES)?.direction),
+        }
+    }
+}
+
+/// What is learned: classes, each against the rest, or one level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// So many classes.
+    Classes(usize),
+    /// A number.
+    Level,
+}
+
+impl Targets {
+    /// Directions that come of it.
+    pub const fn count(self) -> usize {
+        match self {
+            Self::Classes(count) => count,
+            Self::Level => 1,
+        }
+    }
+}
+
+/// Clips of other classes for each clip of a class.
+const REST: usize = 3;
+
+/// One direction and what is known about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis {
+    /// Unit vector `[hidden]`.
+    pub direction: Vec<f32>,
+    /// Whether the concept is there, by the projection on it.
+    pub detector: Detector,
+    /// AUC of the validation clips' projections; correlation with the level.
+    pub validation: f32,
+    /// The same of the test clips.
+    pub test: f32,
+}
+
+/// Directions of every class and block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axes {
+    /// `[class][block]`.
+    pub axes: Vec<Vec<Axis>>,
+    /// What is learned.
+    pub targets: Targets,
+}
+
+/// Learns them. `progress` hears (fits done, fits in all), from any thread.
+///
+/// # Errors
+/// [`LearnError::TooLittle`] where a part has no clips of a class; [`LearnError::Fit`].
+pub fn learn(
+    states: &States,
+    split: &Split,
+    targets: Targets,
+    method: Method,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Axes, LearnError> {
+    let (blocks, count) = (states.blocks, targets.count());
+    let (mean, deviation) = split.scale();
+    let rows = |part, class| match targets {
+        Targets::Classes(_) => split.against_rest(part, class, REST),
+        Targets::Level => split.levels(part, mean, deviation),
+    };
+    let task = match targets {
+        Targets::Classes(_) => Task::Class,
+        Targets::Level => Task::Level,
+    };
+    let done = AtomicUsize::new(0);
+    let flat: Vec<Axis> = (0..count * blocks)
+        .into_par_iter()
+        .map(|index| {
+            let (class, block) = (index / blocks, index % blocks);
+            let parts = [Part::Train, Part::Validation, Part::Test].map(|part| rows(part, class));
+            let features = parts.each_ref().map(|rows| states.features(block, rows.clips.iter().copied()));
+            let samples = |i: usize| -> Result<Samples, FitError> {
+                Samples::new(task, states.hidden, &features[i], &parts[i].targets)
+            };
+            let (train, validation, test) = (samples(0)?, samples(1)?, samples(2)?);
+            let direction = method.direction(&train, &validation)?;
+            let wide: Vec<f64> = direction.iter().map(|x| f64::from(*x)).collect();
+            let score = |samples: &Samples| {
+                let projected = samples.project(&wide);
+                let targets = samples.targets();
+                let separated = (task == Task::Class).then(|| auc(&projected, targets)).flatten();
+                separated.unwrap_or_else(|| correlation(&projected, targets)) as f32
+            };
+            let detector = Detector::fit(&train.project(&wide), &parts[0].targets, task);
+            let axis = Axis { detector, validation: score(&validation), test: score(&test), direction };
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, count * blocks);
+            Ok(axis)
+        })
+        .collect::<Result<_, LearnError>>()?;
+    Ok(Axes { axes: flat.chunks(blocks).map(<[Axis]>::to_vec).collect(), targets })
+}
+
+impl Axes {
+    /// Share of a part's clips that are given their own class, `[block]`: the class whose detector is surest. `None` for
+    /// levels and single traits.
+    pub fn accuracy(&self, states: &States, split: &Split, part: Part) -> Option<Vec<f32>> {
+        // With one class there is nothing to confuse it with.
+        let Targets::Classes(2..) = self.targets else { return None };
+        let share = |block: usize| {
+            let (mut right, mut all) = (0, 0);
+            for (clip, label) in split.part(part) {
+                let state = states.features(block, std::iter::once(clip));
+                let sure = |axes: &Vec<Axis>| {
+                    let axis = &axes[block];
+                    axis.detector.value(axis.direction.iter().zip(&state).map(|(a, b)| a * b).sum())
+                };
+                let surest = self.axes.iter().map(sure).enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+                right += usize::from(surest.is_some_and(|(class, _)| class == label.class));
+                all += 1;
+            }
+            right as f32 / all.max(1) as f32
+        };
+        Some((0..states.blocks).into_par_iter().map(share).collect())
+    }
+}
+
+/// The rows of a part have to hold something: said in the words of whoever gave the clips.
+pub(super) fn check(split: &Split, targets: Targets) -> Result<(), LearnError> {
+    if split.groups() < 3 {
+        return Err(LearnError::TooLittle(format!(
+            "{} instruments or files with sound: at least 3 are needed, to learn from, to choose by and to judge on",
+            split.groups()
+        )));
+    }
+    for part in [Part::Train, Part::Validation, Part::Test] {
+        for class in 0..targets.count() {
+            let Rows { targets: labels, .. } = match targets {
+                Targets::Classes(_) => split.against_rest(part, class, 1),
+                Targets::Level => split.levels(part, 0.0, 1.0),
+            };
+            if labels.iter().all(|label| *label == labels[0]) {
+                return Err(LearnError::TooLittle(format!(
+                    "class {class} has no sounding clips of both kinds in the {part:?} part: add instruments or files"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::listener::Heard;
+    use super::super::samples::normal;
+    use super::super::split::Label;
+    use super::*;
+
+    /// Six instruments with 20 clips each of 3 classes; block 0 knows the class in components 0 to 2, block 1 nothing.
+    fn planted() -> (States, Split) {
+        const HIDDEN: usize = 12;
+        let noise = normal(3, 360 * 2 * HIDDEN);
+        let mut heard = Vec::new();
+        let mut labels = Vec::new();
+        for (clip, noise) in noise.chunks(2 * HIDDEN).enumerate() {
+            let (class, group) = (clip % 3, clip / 60);
+            let mut mean: Vec<f32> = noise.iter().map(|x| 0.4 * *x as f32).collect();
+            mean[class] += 2.0;
+            mean[8] += group as f32;
+            heard.push(Some(Heard { mean, norms: vec![1.0, 1.0] }));
+            labels.push(Some(Label { class, level: [1.0, 5.0, 9.0][class], group, height: None }));
+        }
+        (States { heard, blocks: 2, hidden: HIDDEN }, Split::new(labels))
+    }
+
+    #[test]
+    fn every_method_finds_the_planted_axes_and_knows_where_there_are_none() {
+        let (states, split) = planted();
+        for method in Method::ALL {
+            let axes = learn(&states, &split, Targets::Classes(3), method, &|_, _| ()).expect("learns");
+            for (class, blocks) in axes.axes.iter().enumerate() {
+                let axis = &blocks[0];
+                let (own, rest) = (axis.direction[class], axis.direction[(class + 1) % 3]);
+                assert!(own > 0.6 && rest < 0.0, "{method:?} {class}: {:?}", axis.direction);
+                let length: f32 = axis.direction.iter().map(|x| x * x).sum();
+                assert!((length - 1.0).abs() < 1e-4);
+                assert!(axis.validation > 0.97 && axis.test > 0.97, "{method:?}: {} {}", axis.validation, axis.test);
+                assert!((0.2..0.8).contains(&blocks[1].test), "{method:?}: {}", blocks[1].test);
+            }
+            let accuracy = axes.accuracy(&states, &split, Part::Test).expect("classes");
+            assert!(accuracy[0] > 0.9 && accuracy[1] < 0.6, "{method:?}: {accuracy:?}");
+        }
+    }
+
+    #[test]
+    fn levels_rise_along_their_axis() {
+        let (states, split) = planted();
+        for method in Method::ALL {
+            let axes = learn(&states, &split, Targets::Level, method, &|_, _| ()).expect("learns");
+            let axis = &axes.axes[0][0];
+            assert!(axis.direction[0] < -0.4 && axis.direction[2] > 0.4, "{method:?}: {:?}", axis.direction);
+            assert!(axis.test > 0.85 && axes.accuracy(&states, &split, Part::Test).is_none());
+            // In deviations: the middle class is the mean.
+            assert!(
+                axis.detector
+                    .value(states.features(0, std::iter::once(1)).iter().zip(&axis.direction).map(|(a, b)| a * b).sum())
+                    .abs()
+                    < 1.0
+            );
+        }
+    }
+
+    #[test]
+    fn too_few_groups_are_said() {
+        let label = |group| Some(Label { class: group % 2, level: 0.0, group, height: None });
+        assert!(check(&Split::new(vec![label(0), label(1)]), Targets::Classes(2)).is_err());
+        let (_, split) = planted();
+        assert!(check(&split, Targets::Classes(3)).is_ok());
+        assert!(check(&split, Targets::Classes(4)).is_err());
+    }
+}

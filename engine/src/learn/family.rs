@@ -1,0 +1,241 @@
+//! Directions of a concept family from rendered clips, or of a trait from the user's own audio: listens to the clips through
+//! the checkpoint and finds an axis for each class and block. Worker threads, all cores.
+
+use std::path::Path;
+
+use super::LearnError;
+use super::axes::{self, Method, Targets};
+use super::folder::{CLIP_SAMPLES, Folder};
+use super::listener::{FIRST_FRAME, Listener};
+use super::split::{Label, Part, Split};
+use super::states::{StateFolder, States};
+use crate::dataset::GENERATOR_VERSION;
+use crate::dataset::concepts::{Concept, ConceptClip};
+use crate::dataset::render::Renderer;
+use crate::steering::block_weights::BlockWeights;
+use crate::steering::directions::Directions;
+
+/// What to learn from and how.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The concept family.
+    pub concept: Concept,
+    /// SoundFont that the clips are rendered from.
+    pub soundfont: &'a Path,
+    /// GM programs, 0-based; tempo has programs of its own.
+    pub programs: &'a [u8],
+    /// How directions are found.
+    pub method: Method,
+    /// What strength 1 injects, as a fraction of each block's mean norm.
+    pub full_dose: f32,
+    /// Where what was heard is kept.
+    pub states: &'a StateFolder,
+}
+
+/// What is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Rendering clips and listening to them.
+    Listening,
+    /// Finding directions in what was heard.
+    Fitting,
+}
+
+/// Directions, and what held-out instruments said of them.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// Ready to be written.
+    pub directions: Directions,
+    /// Clips that sounded.
+    pub clips: usize,
+    /// Share of test clips given their own class by the surest detector, `[block]`; `None` for levels.
+    pub accuracy: Option<Vec<f32>>,
+    /// AUC of class against rest on test clips, or correlation with the level, `[class][block]`.
+    pub test: Vec<Vec<f32>>,
+}
+
+/// Learns the directions of a family. `progress` hears (stage, items done, items in all), from any thread.
+///
+/// # Errors
+/// [`LearnError`], by name.
+pub fn learn(
+    listener: &Listener,
+    request: &Request,
+    progress: &(dyn Fn(Stage, usize, usize) + Sync),
+) -> Result<Learned, LearnError> {
+    let renderer = Renderer::open(request.soundfont)?;
+    let clips = request.concept.clips(request.programs);
+    let font = renderer.hash();
+    let programs = format!("{:?}", request.programs);
+    let version = GENERATOR_VERSION.to_string();
+    let key = [request.concept.name(), &programs, &version, font];
+    let size = (clips.len(), ConceptClip::SAMPLES);
+    let listening = |done, all| progress(Stage::Listening, done, all);
+    let states = request.states.listen(listener, &key, size, &listening, |clip| Ok(clips[clip].render(&renderer)?))?;
+    let label = |(clip, heard): (&ConceptClip, &Option<_>)| heard.as_ref().map(|_| Label::from(clip));
+    let split = Split::new(clips.iter().zip(&states.heard).map(label).collect());
+    let names = request.concept.classes();
+    let targets = if request.concept.is_level() { Targets::Level } else { Targets::Classes(names.len()) };
+    let data = serde_json::json!({
+        "soundfont": request.soundfont.file_name().map(|name| name.to_string_lossy().into_owned()),
+        "soundfont_sha256": font,
+        "generator_version": GENERATOR_VERSION,
+        "programs": request.programs,
+        "clips": split.count(),
+        "level": (targets == Targets::Level).then(|| split.scale()),
+    });
+    let subject = Subject { name: request.concept.name(), classes: names, targets, data };
+    find(listener, &states, &split, subject, request.method, request.full_dose, progress)
+}
+
+/// A trait to learn from the user's own audio.
+#[derive(Clone, Debug)]
+pub struct TraitRequest<'a> {
+    /// Folder with `with/` and `without/`.
+    pub folder: &'a Path,
+    /// What to call it.
+    pub name: &'a str,
+    /// How the direction is found.
+    pub method: Method,
+    /// What strength 1 injects, as a fraction of each block's mean norm.
+    pub full_dose: f32,
+    /// Where what was heard is kept.
+    pub states: &'a StateFolder,
+}
+
+/// Learns a trait. `progress` as in [`learn`].
+///
+/// # Errors
+/// [`LearnError`], by name.
+pub fn learn_trait(
+    listener: &Listener,
+    request: &TraitRequest,
+    progress: &(dyn Fn(Stage, usize, usize) + Sync),
+) -> Result<Learned, LearnError> {
+    let folder = Folder::read(request.folder)?;
+    let size = (folder.clips.len(), CLIP_SAMPLES);
+    let listening = |done, all| progress(Stage::Listening, done, all);
+    let key = ["folder", &folder.hash];
+    let states =
+        request.states.listen(listener, &key, size, &listening, |i| Ok(Some(folder.clips[i].audio.clone())))?;
+    let split = Split::by_file(folder.clips.iter().map(|clip| Some(clip.label)).collect());
+    let data = serde_json::json!({
+        "files": folder.files,
+        "files_sha256": folder.hash,
+        "clips": split.count(),
+        "stretches_of_a_file_in_different_parts": folder.stretched,
+    });
+    // One direction: from the clips without the trait to those with it.
+    let subject =
+        Subject { name: request.name, classes: vec![request.name.to_owned()], targets: Targets::Classes(1), data };
+    find(listener, &states, &split, subject, request.method, request.full_dose, progress)
+}
+
+/// What is learned, whatever it is learned from.
+struct Subject<'a> {
+    name: &'a str,
+    classes: Vec<String>,
+    targets: Targets,
+    data: serde_json::Value,
+}
+
+fn find(
+    listener: &Listener,
+    states: &States,
+    split: &Split,
+    subject: Subject,
+    method: Method,
+    full_dose: f32,
+    progress: &(dyn Fn(Stage, usize, usize) + Sync),
+) -> Result<Learned, LearnError> {
+    axes::check(split, subject.targets)?;
+    let fitting = |done, all| progress(Stage::Fitting, done, all);
+    let axes = axes::learn(states, split, subject.targets, method, &fitting)?;
+    let accuracy = axes.accuracy(states, split, Part::Test);
+    let block_norms = states.block_norms();
+    let rms: Vec<f32> = block_norms.iter().map(|norm| norm / (states.hidden as f32).sqrt()).collect();
+    let each = || axes.axes.iter().flatten();
+    let test: Vec<Vec<f32>> = axes.axes.iter().map(|blocks| blocks.iter().map(|axis| axis.test).collect()).collect();
+    let provenance = serde_json::json!({
+        "data": subject.data,
+        "states": {
+            "layout": listener.layout().name(),
+            "row": "unconditional, teacher-forced",
+            "tensor": "block output after the residual, before any final norm",
+            "pooling": format!("mean over positions from {FIRST_FRAME} on"),
+        },
+        "test": {
+            "rule": "instruments or files that nothing was fitted to; AUC of class against rest, or correlation with the level",
+            "score": test,
+            "accuracy_by_block": accuracy,
+        },
+        "block_rms": rms,
+    });
+    let directions = Directions {
+        concept: subject.name.to_owned(),
+        checkpoint_name: listener.name().to_owned(),
+        checkpoint_hash: listener.hash().to_owned(),
+        method: method.name().to_owned(),
+        blocks: states.blocks,
+        hidden: states.hidden,
+        vectors: each().flat_map(|axis| axis.direction.iter().copied()).collect(),
+        scores: each().map(|axis| axis.validation).collect(),
+        detectors: each().flat_map(|axis| [axis.detector.slope, axis.detector.offset]).collect(),
+        block_norms,
+        full_dose,
+        block_weights: BlockWeights::All,
+        provenance: provenance.to_string(),
+        classes: subject.classes,
+    };
+    Ok(Learned { directions, clips: split.count(), accuracy, test })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::CheckpointSource;
+    use crate::dataset::render::DEFAULT_SOUNDFONT;
+    use crate::embedded;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn the_demo_checkpoint_knows_its_notes() {
+        let source = CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES };
+        let listener = Listener::load(&source, &|_| ()).expect("the embedded checkpoint loads");
+        let folder = std::env::temp_dir().join(format!("tiller-states-{}", std::process::id()));
+        let states = StateFolder::new(folder.clone());
+        let request = Request {
+            concept: Concept::Notes,
+            soundfont: Path::new(DEFAULT_SOUNDFONT),
+            programs: &[0, 24, 48, 73],
+            method: Method::Mean,
+            full_dose: 0.5,
+            states: &states,
+        };
+        let heard = AtomicUsize::new(0);
+        let count = |stage, _, _| {
+            heard.fetch_add(usize::from(stage == Stage::Listening), Ordering::Relaxed);
+        };
+        let learned = learn(&listener, &request, &count).unwrap_or_else(|error| panic!("{error}"));
+        let directions = &learned.directions;
+        directions
+            .check("notes", listener.name(), listener.hash(), listener.blocks(), listener.hidden())
+            .expect("directions of this checkpoint");
+        for class in 0..12 {
+            for block in 0..directions.blocks {
+                let norm = directions.vector(class, block).iter().map(|x| x * x).sum::<f32>().sqrt();
+                assert!((norm - 1.0).abs() < 1e-4, "class {class}, block {block}: length {norm}");
+            }
+        }
+        let best = learned.accuracy.iter().flatten().copied().fold(0.0, f32::max);
+        assert!(best > 3.0 / 12.0, "notes named right by block: {:?}", learned.accuracy);
+        // The directions of different notes are different directions.
+        let (c, g) = (directions.vector(0, directions.blocks - 1), directions.vector(7, directions.blocks - 1));
+        assert!(c.iter().zip(g).map(|(a, b)| a * b).sum::<f32>() < 0.5);
+        // What was heard is not heard again, and gives the same.
+        assert_eq!(heard.swap(0, Ordering::Relaxed), 4 * 48);
+        let again = learn(&listener, &request, &count).expect("learns again");
+        assert_eq!((&again.directions, heard.load(Ordering::Relaxed)), (directions, 2));
+        std::fs::remove_dir_all(folder).expect("cleaned");
+    }
+}

@@ -1,0 +1,103 @@
+//! What one frame injects: a few signed doses, `Copy`, recorded with the frame so that a rebuilt window gets the steering
+//! that each position first had. No heap; audio-safe, used on the runner thread.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+use crate::control::Chord;
+
+/// A steering lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// The twelve pitch classes.
+    Note,
+    /// Root and quality of a triad.
+    Chord,
+    /// Slower to faster.
+    Tempo,
+}
+
+impl Lane {
+    /// Every lane.
+    pub const ALL: [Self; 3] = [Self::Note, Self::Chord, Self::Tempo];
+
+    /// The concept family whose directions it uses.
+    pub const fn concept(self) -> &'static str {
+        match self {
+            Self::Note => "notes",
+            Self::Chord => "chords",
+            Self::Tempo => "tempo",
+        }
+    }
+
+    /// Classes of its directions.
+    pub const fn classes(self) -> usize {
+        match self {
+            Self::Note => 12,
+            Self::Chord => Chord::COUNT,
+            Self::Tempo => 1,
+        }
+    }
+
+    /// 0 to 2.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// One class and how much of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dose {
+    /// Whose class.
+    pub lane: Lane,
+    /// Class of the lane's directions.
+    pub class: u8,
+    /// Signed share of the full dose.
+    pub amount: f32,
+}
+
+/// Two targets a lane: the one that comes and the one that goes.
+const MOST: usize = 2 * Lane::ALL.len();
+
+/// The doses of one frame; those of amount 0 are left out, so that no dose is no injection at all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Doses {
+    doses: [Dose; MOST],
+    count: u8,
+}
+
+impl Doses {
+    /// No steering.
+    pub const NONE: Self = Self { doses: [Dose { lane: Lane::Note, class: 0, amount: 0.0 }; MOST], count: 0 };
+
+    /// Adds one, unless its amount is 0 or not a number; beyond two for each lane it is dropped.
+    pub fn push(&mut self, dose: Dose) {
+        if dose.amount != 0.0 && dose.amount.is_finite() && usize::from(self.count) < MOST {
+            self.doses[usize::from(self.count)] = dose;
+            self.count += 1;
+        }
+    }
+
+    /// What there is.
+    pub fn as_slice(&self) -> &[Dose] {
+        &self.doses[..usize::from(self.count)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_not_a_dose() {
+        let dose = |amount| Dose { lane: Lane::Chord, class: 7, amount };
+        let mut doses = Doses::NONE;
+        for amount in [0.0, -0.0, f32::NAN, f32::INFINITY] {
+            doses.push(dose(amount));
+        }
+        assert!(doses.as_slice().is_empty());
+        for i in 1..10 {
+            doses.push(dose(i as f32));
+        }
+        assert_eq!(doses.as_slice().len(), MOST);
+        assert_eq!(doses.as_slice()[0], dose(1.0));
+    }
+}

@@ -1,0 +1,154 @@
+//! Injection tables: what each class of a lane adds to every block's output at full dose, in f32 (`method.md` 4.1), scaled
+//! to the blocks' own norms; and their sum under a norm budget. Runs on the runner thread; no allocation after
+//! construction.
+
+use super::directions::{Directions, DirectionsError};
+use super::doses::{Doses, Lane};
+
+/// Injection vectors of one lane at full dose.
+pub struct LaneTable {
+    /// `[class][blocks * hidden]`.
+    full: Vec<f32>,
+    /// `[block]`: norm of a class's vector where its weight is 1.
+    limits: Vec<f32>,
+    width: usize,
+}
+
+impl LaneTable {
+    /// Scales unit directions by each block's mean norm, its weight and the calibrated dose.
+    ///
+    /// # Errors
+    /// When the directions have not `classes` classes.
+    pub fn new(directions: &Directions, file: &str, classes: usize) -> Result<Self, DirectionsError> {
+        if directions.classes.len() != classes {
+            return Err(DirectionsError::Metadata {
+                file: file.to_owned(),
+                key: "classes",
+                expected: format!("{classes} classes"),
+                found: directions.classes.join(","),
+            });
+        }
+        let (blocks, hidden) = (directions.blocks, directions.hidden);
+        let mut full = Vec::with_capacity(classes * blocks * hidden);
+        for class in 0..classes {
+            let weights = directions.block_weights.of(&directions.scores[class * blocks..][..blocks]);
+            for (block, (norm, weight)) in directions.block_norms.iter().zip(weights).enumerate() {
+                let scale = norm * directions.full_dose * weight;
+                full.extend(directions.vector(class, block).iter().map(|v| v * scale));
+            }
+        }
+        let limits = directions.block_norms.iter().map(|norm| norm * directions.full_dose).collect();
+        Ok(Self { full, limits, width: blocks * hidden })
+    }
+
+    fn class(&self, class: u8) -> &[f32] {
+        let start = usize::from(class) * self.width;
+        self.full.get(start..start + self.width).unwrap_or(&[])
+    }
+}
+
+/// The tables of a checkpoint's lanes.
+pub struct Steering {
+    tables: [Option<LaneTable>; Lane::ALL.len()],
+    blocks: usize,
+    hidden: usize,
+}
+
+impl Steering {
+    /// No directions at all.
+    pub fn new(blocks: usize, hidden: usize) -> Self {
+        Self { tables: [const { None }; Lane::ALL.len()], blocks, hidden }
+    }
+
+    /// Gives a lane its table.
+    pub fn set(&mut self, lane: Lane, table: LaneTable) {
+        self.tables[lane.index()] = Some(table);
+    }
+
+    /// Whether a lane can be steered.
+    pub fn has(&self, lane: Lane) -> bool {
+        self.tables[lane.index()].is_some()
+    }
+
+    /// `blocks * hidden`.
+    pub fn width(&self) -> usize {
+        self.blocks * self.hidden
+    }
+
+    /// Writes what `doses` add, `[blocks * hidden]`. In every block the sum is no longer than the longest single full dose
+    /// among them: stacked lanes share one budget, or each would push the others out. `false` when they add nothing: the
+    /// caller then injects nothing at all, so that strength 0 is bit-equal to the unsteered model.
+    pub fn write(&self, doses: &Doses, out: &mut [f32]) -> bool {
+        let known = || doses.as_slice().iter().filter_map(|d| Some((d, self.tables[d.lane.index()].as_ref()?)));
+        let mut count = 0;
+        for (dose, table) in known() {
+            let full = table.class(dose.class);
+            if count == 0 {
+                out.iter_mut().zip(full).for_each(|(out, full)| *out = full * dose.amount);
+            } else {
+                out.iter_mut().zip(full).for_each(|(out, full)| *out += full * dose.amount);
+            }
+            count += 1;
+        }
+        if count > 1 {
+            for (block, out) in out.chunks_exact_mut(self.hidden).enumerate() {
+                let limit = known().map(|(_, table)| table.limits[block]).fold(0.0, f32::max);
+                let norm = out.iter().map(|x| x * x).sum::<f32>().sqrt();
+                if norm > limit {
+                    let scale = limit / norm;
+                    out.iter_mut().for_each(|x| *x *= scale);
+                }
+            }
+        }
+        count > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::doses::Dose;
+    use super::*;
+    use crate::steering::directions::tests::example;
+
+    fn steering() -> Steering {
+        let mut steering = Steering::new(2, 4);
+        steering.set(Lane::Note, LaneTable::new(&example(), "example", 12).expect("12 notes"));
+        steering
+    }
+
+    fn doses(list: &[(Lane, u8, f32)]) -> Doses {
+        let mut doses = Doses::NONE;
+        list.iter().for_each(|&(lane, class, amount)| doses.push(Dose { lane, class, amount }));
+        doses
+    }
+
+    #[test]
+    fn injection_is_a_signed_fraction_of_the_block_norm() {
+        let mut out = vec![7.0; 8];
+        assert!(steering().write(&doses(&[(Lane::Note, 0, -0.25)]), &mut out));
+        // Block 0: norm 2 x dose 0.5 x -0.25 on component 0; block 1: norm 3 on component 1.
+        assert_eq!(out, [-0.25, 0.0, 0.0, 0.0, 0.0, -0.375, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn nothing_is_written_without_a_dose_or_a_table() {
+        let mut out = vec![7.0; 8];
+        assert!(!steering().write(&Doses::NONE, &mut out));
+        assert!(!steering().write(&doses(&[(Lane::Tempo, 0, 1.0)]), &mut out));
+        assert_eq!(out, [7.0; 8]);
+        assert!(LaneTable::new(&example(), "example", 48).is_err());
+    }
+
+    #[test]
+    fn stacked_doses_share_one_budget() {
+        let mut out = vec![0.0; 8];
+        // Classes 0 and 1 point to neighbouring components: together they would be root 2 too long.
+        assert!(steering().write(&doses(&[(Lane::Note, 0, 1.0), (Lane::Note, 1, 1.0)]), &mut out));
+        for (block, limit) in [(0, 1.0), (1, 1.5)] {
+            let norm = out[block * 4..][..4].iter().map(|x| x * x).sum::<f32>().sqrt();
+            assert!((norm - limit).abs() < 1e-5, "block {block}: {out:?}");
+        }
+        assert!(steering().write(&doses(&[(Lane::Note, 0, 0.5), (Lane::Note, 1, 0.5)]), &mut out));
+        assert!((out[0] - 0.5).abs() < 1e-6, "within the budget nothing is scaled: {out:?}");
+    }
+}
