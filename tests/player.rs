@@ -122,6 +122,25 @@ fn strength_zero_is_bit_equal_and_strength_is_not() {
 }
 
 #[test]
+fn the_guard_gives_less_once_the_target_is_there_and_nothing_before() {
+    let model = model();
+    let prompt = prompt(&model);
+    let with = |guard: bool, strength: f32| {
+        let mut controls = steered(1, 150, 1.0);
+        let lanes = Lanes { note: PitchClass::new(5), note_strength: 1.0, strength, guard, ..Lanes::OFF };
+        controls.iter_mut().for_each(|control| control.lanes = lanes);
+        play(&mut Player::new(model.clone(), prompt.clone(), None), &controls).audio
+    };
+    assert_eq!(with(true, 0.0), with(false, 0.0), "looking changes nothing");
+    let (guarded, whole) = (with(true, 1.0), with(false, 1.0));
+    // It looks for half a second, 25 steps, before it gives less. Step 25 gives the last codebook of frame 22, and the
+    // codec looks four frames ahead.
+    let first = guarded.iter().zip(&whole).position(|(a, b)| a != b).expect("the target comes within three seconds");
+    assert!(first >= 18 * model.format().frame_samples * CHANNELS, "already at sample {first}");
+    assert_eq!(guarded, with(true, 1.0), "nothing depends on time");
+}
+
+#[test]
 fn skipped_frames_leave_a_gap_and_nothing_moves() {
     let model = model();
     let mut controls = steered(1, 40, 1.0);

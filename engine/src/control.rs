@@ -125,6 +125,8 @@ pub struct Lanes {
     pub release: f32,
     /// Shape of both.
     pub schedule: Schedule,
+    /// Give less of a note or chord while the model's own states say that it is there.
+    pub guard: bool,
 }
 
 impl Lanes {
@@ -139,6 +141,7 @@ impl Lanes {
         attack: 0.0,
         release: 0.0,
         schedule: Schedule::Linear,
+        guard: false,
     };
 }
 

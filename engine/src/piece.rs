@@ -9,8 +9,9 @@ use crate::control::ControlFrame;
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::{Decoder, MAX_CODEBOOKS};
 use crate::link::{CHANNELS, FrameHeader};
-use crate::steering::doses::Doses;
+use crate::steering::doses::{Doses, Lane};
 use crate::steering::envelope::Envelope;
+use crate::steering::guard::Guard;
 
 /// Where answers go: the header, then `frame_samples * CHANNELS` interleaved samples.
 pub type Sink<'a> = &'a mut dyn FnMut(FrameHeader, &[f32]);
@@ -55,6 +56,8 @@ pub struct Piece {
     gain: Option<f32>,
     /// Steering targets on their way.
     envelope: Envelope,
+    /// Of the note and of the chord lane.
+    guards: [Guard; 2],
     /// Length of a frame.
     frame_seconds: f32,
 }
@@ -87,6 +90,7 @@ impl Piece {
             last: ControlFrame::new(0, 0),
             gain: None,
             envelope: Envelope::default(),
+            guards: [Guard::default(); 2],
             frame_seconds,
             pattern,
         }
@@ -102,6 +106,7 @@ impl Piece {
         self.last = ControlFrame::new(number, 0);
         self.gain = None;
         self.envelope = Envelope::default();
+        self.guards = [Guard::default(); 2];
     }
 
     /// The piece's number.
@@ -153,6 +158,12 @@ impl Piece {
         column
     }
 
+    /// Guards of the note and of the chord lane: what they look at, and what they are told.
+    pub fn guards(&mut self) -> [(Lane, &mut Guard); 2] {
+        let [note, chord] = &mut self.guards;
+        [(Lane::Note, note), (Lane::Chord, chord)]
+    }
+
     /// What step `step` injected.
     pub fn doses(&self, step: u32) -> &Doses {
         &self.step(step).doses
@@ -171,7 +182,16 @@ impl Piece {
             None => self.last.index += 1,
         }
         let gain = if self.last.bypass { 0.0 } else { self.last.gain };
-        let doses = self.envelope.advance(&self.last.lanes, self.frame_seconds);
+        let lanes = &self.last.lanes;
+        let mut doses = self.envelope.advance(lanes, self.frame_seconds);
+        let note = lanes.note.map(|note| note.index() as u8);
+        let chord = lanes.chord.map(|chord| chord.class() as u8);
+        for ((lane, class), guard) in [(Lane::Note, note), (Lane::Chord, chord)].into_iter().zip(&mut self.guards) {
+            guard.follow(class.filter(|_| lanes.guard));
+            if let Some(class) = guard.class() {
+                doses.scale(lane, class, guard.gain());
+            }
+        }
         let (pad, taken) = (self.pad, self.taken);
         *self.step_mut(taken) = Step { column: [pad; MAX_CODEBOOKS], doses, gain };
     }

@@ -16,7 +16,7 @@ use crate::control::{ControlFrame, ControlKind};
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::kv_cache::KvCache;
 use crate::decoder::sampling::{Sampler, Sampling};
-use crate::decoder::{Row, Scratch};
+use crate::decoder::{Observer, Row, Scratch};
 use crate::error::EngineError;
 use crate::model::Model;
 use crate::piece::{Piece, Sink};
@@ -280,10 +280,31 @@ impl Player {
         }
         let [a, b] = &mut self.pairs;
         let mut caches = [&mut a.conditional, &mut a.unconditional, &mut b.conditional, &mut b.unconditional];
-        self.model.decoder().forward(&rows, &mut caches, &mut self.scratch, None);
+        let mut probes = match current {
+            Some(current) => self.pieces[current].guards().map(|(lane, guard)| {
+                let class = guard.class()?;
+                Some((self.model.steering().probe(lane, class)?, 0.0f32))
+            }),
+            None => [None; 2],
+        };
+        let looked_at = probes.iter().any(Option::is_some);
+        let mut observe = |block: usize, row: usize, output: &[f32]| {
+            // Detectors learned from the unconditional row, which is the current piece's second.
+            let looking = probes.iter_mut().flatten().filter(|(probe, _)| row == 1 && probe.block == block);
+            looking.for_each(|(probe, projection)| *projection = probe.project(output));
+        };
+        let observer: Option<Observer<'_>> = if looked_at { Some(&mut observe) } else { None };
+        self.model.decoder().forward(&rows, &mut caches, &mut self.scratch, observer);
         let rebuilt = rebuilding.as_ref().map_or(0, ExactSizeIterator::len);
         self.work = StepWork { rows: rows.len(), rebuilt, switched };
         drop(rows);
+        if let Some(current) = current {
+            let injected = if steered[0] { self.injections[0].as_slice() } else { &[] };
+            for ((_, guard), probe) in self.pieces[current].guards().into_iter().zip(probes) {
+                let Some((probe, projection)) = probe else { continue };
+                guard.hear(projection - probe.of_injection(injected), probe.detector);
+            }
+        }
         if let Some(range) = rebuilding {
             self.rebuilt = range.end;
         }

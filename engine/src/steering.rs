@@ -1,8 +1,10 @@
 //! Steering: directions found in the decoder's hidden states, and their injection at block outputs (MusicRFM).
 
 pub mod block_weights;
+pub mod detector;
 pub mod directions;
 pub mod doses;
 pub mod envelope;
+pub mod guard;
 pub mod schedule;
 pub mod table;

@@ -64,6 +64,9 @@ struct Arguments {
     /// Steering: seconds in which the dose of a target that is left falls.
     #[arg(long, default_value_t = 0.0)]
     release: f32,
+    /// Steering: give less while the model's own states say that the target is there.
+    #[arg(long)]
+    guard: bool,
     /// Guidance scale of everything that is generated.
     #[arg(long, default_value_t = Sampling::PUBLISHED.guidance)]
     guidance: f32,
@@ -89,7 +92,7 @@ impl Arguments {
             tempo: self.tempo,
             rounds: self.rounds as usize,
             adherence_rounds: self.adherence_rounds,
-            shape: Lanes { attack: self.attack, release: self.release, ..Lanes::OFF },
+            shape: Lanes { attack: self.attack, release: self.release, guard: self.guard, ..Lanes::OFF },
             sampling: self.sampling(),
         }
     }

@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u32,
     /// A move, as "SECONDS:KEY=VALUE,...", keys note, note_strength, chord ("A minor" or off), chord_strength,
-    /// tempo_strength, attack, release (seconds), strength, temperature, guidance, top_k, seed, gain
+    /// tempo_strength, attack, release (seconds), guard (0 or 1), strength, temperature, guidance, top_k, seed, gain
     /// (linear), bypass. Values hold until the next move that names them. May be given many times, in order of time.
     #[arg(long = "move")]
     moves: Vec<String>,
@@ -73,6 +73,7 @@ fn apply(control: &mut ControlFrame, assignment: &str) -> Result<(), String> {
         "chord" => control.lanes.chord = Some(chord(value)?),
         "chord_strength" => control.lanes.chord_strength = number()?,
         "tempo_strength" => control.lanes.tempo_strength = number()?,
+        "guard" => control.lanes.guard = number()? != 0.0,
         "attack" => control.lanes.attack = number()?,
         "release" => control.lanes.release = number()?,
         "strength" => control.lanes.strength = number()?,

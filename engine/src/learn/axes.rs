@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::LearnError;
-use super::detector::Detector;
+use super::detector;
 use super::linear::{LOGISTIC_PENALTIES, RIDGE_PENALTIES, logistic, ridge};
 use super::mean::mean_difference;
 use super::rfm::Settings;
@@ -15,6 +15,7 @@ use super::score::{auc, correlation};
 use super::search::{Criterion, search};
 use super::split::{Part, Rows, Split};
 use super::states::States;
+use crate::steering::detector::Detector;
 
 /// How a direction is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +144,7 @@ pub fn learn(
                 let separated = (task == Task::Class).then(|| auc(&projected, targets)).flatten();
                 separated.unwrap_or_else(|| correlation(&projected, targets)) as f32
             };
-            let detector = Detector::fit(&train.project(&wide), &parts[0].targets, task);
+            let detector = detector::fit(&train.project(&wide), &parts[0].targets, task);
             let axis = Axis { detector, validation: score(&validation), test: score(&test), direction };
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, count * blocks);
             Ok(axis)

@@ -1,43 +1,27 @@
-//! Whether a concept is there, by the projection of a state on its direction: the cheap probe that steering may look at
-//! while it plays (`method.md` 3.6). Plain arithmetic; any thread.
+//! Fits the detectors of directions: one number in, log-odds or a level out (`method.md` 3.6). Plain arithmetic; any thread.
 
 use super::samples::Task;
+use crate::steering::detector::Detector;
 
-/// A line over the projection: the log-odds of a class, or a level in deviations.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Detector {
-    /// Rise per unit of projection.
-    pub slope: f32,
-    /// Value where the projection is 0.
-    pub offset: f32,
-}
-
-impl Detector {
-    /// Fits it: by least squares to levels, by logistic regression to classes, which weigh the same however many rows they
-    /// have, so that 0 is where they cross.
-    pub fn fit(projections: &[f64], targets: &[f64], task: Task) -> Self {
-        let count = projections.len().max(1) as f64;
-        let mean = projections.iter().sum::<f64>() / count;
-        let variance = projections.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
-        let deviation = variance.sqrt();
-        if deviation.is_nan() || deviation < 1e-12 {
-            return Self::default();
+/// By least squares to levels, by logistic regression to classes, which weigh the same however many rows they have, so that
+/// 0 is where they cross.
+pub fn fit(projections: &[f64], targets: &[f64], task: Task) -> Detector {
+    let count = projections.len().max(1) as f64;
+    let mean = projections.iter().sum::<f64>() / count;
+    let variance = projections.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
+    let deviation = variance.sqrt();
+    if deviation.is_nan() || deviation < 1e-12 {
+        return Detector::default();
+    }
+    let z: Vec<f64> = projections.iter().map(|x| (x - mean) / deviation).collect();
+    let (slope, offset) = match task {
+        Task::Level => {
+            let level = targets.iter().sum::<f64>() / count;
+            (z.iter().zip(targets).map(|(z, t)| z * t).sum::<f64>() / count, level)
         }
-        let z: Vec<f64> = projections.iter().map(|x| (x - mean) / deviation).collect();
-        let (slope, offset) = match task {
-            Task::Level => {
-                let level = targets.iter().sum::<f64>() / count;
-                (z.iter().zip(targets).map(|(z, t)| z * t).sum::<f64>() / count, level)
-            }
-            Task::Class => logistic(&z, targets),
-        };
-        Self { slope: (slope / deviation) as f32, offset: (offset - slope * mean / deviation) as f32 }
-    }
-
-    /// Log-odds of the class, or the level.
-    pub fn value(&self, projection: f32) -> f32 {
-        self.slope * projection + self.offset
-    }
+        Task::Class => logistic(&z, targets),
+    };
+    Detector { slope: (slope / deviation) as f32, offset: (offset - slope * mean / deviation) as f32 }
 }
 
 /// Newton's method on the balanced log loss with a small penalty: separable classes would send the slope to infinity.
@@ -86,7 +70,7 @@ mod tests {
     fn classes_cross_at_zero_however_many_rows_they_have() {
         let projections = [3.0, 3.2, 3.4, 3.0, 3.2, 3.4, 3.0, 3.2, 3.4, 5.0, 5.2, 5.4];
         let labels = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0];
-        let detector = Detector::fit(&projections, &labels, Task::Class);
+        let detector = fit(&projections, &labels, Task::Class);
         assert!(detector.slope > 1.0, "{detector:?}");
         assert!((-detector.offset / detector.slope - 4.2).abs() < 0.15, "{detector:?}");
         assert!(detector.value(3.2) < -1.0 && detector.value(5.2) > 1.0);
@@ -94,8 +78,8 @@ mod tests {
 
     #[test]
     fn levels_are_least_squares() {
-        let detector = Detector::fit(&[0.0, 1.0, 2.0, 3.0], &[1.0, 3.0, 5.0, 7.0], Task::Level);
+        let detector = fit(&[0.0, 1.0, 2.0, 3.0], &[1.0, 3.0, 5.0, 7.0], Task::Level);
         assert!((detector.slope - 2.0).abs() < 1e-6 && (detector.offset - 1.0).abs() < 1e-6);
-        assert_eq!(Detector::fit(&[1.0; 4], &[0.0, 1.0, 0.0, 1.0], Task::Class), Detector::default());
+        assert_eq!(fit(&[1.0; 4], &[0.0, 1.0, 0.0, 1.0], Task::Class), Detector::default());
     }
 }

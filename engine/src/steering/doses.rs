@@ -76,6 +76,12 @@ impl Doses {
         }
     }
 
+    /// Multiplies what there is of a class.
+    pub fn scale(&mut self, lane: Lane, class: u8, gain: f32) {
+        let own = self.doses[..usize::from(self.count)].iter_mut().filter(|d| d.lane == lane && d.class == class);
+        own.for_each(|dose| dose.amount *= gain);
+    }
+
     /// What there is.
     pub fn as_slice(&self) -> &[Dose] {
         &self.doses[..usize::from(self.count)]
@@ -99,5 +105,9 @@ mod tests {
         }
         assert_eq!(doses.as_slice().len(), MOST);
         assert_eq!(doses.as_slice()[0], dose(1.0));
+        doses.scale(Lane::Chord, 7, 0.5);
+        doses.scale(Lane::Note, 7, 0.0);
+        doses.scale(Lane::Chord, 8, 0.0);
+        assert_eq!(doses.as_slice()[1], dose(1.0));
     }
 }

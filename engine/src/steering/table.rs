@@ -2,6 +2,7 @@
 //! to the blocks' own norms; and their sum under a norm budget. Runs on the runner thread; no allocation after
 //! construction.
 
+use super::detector::Detector;
 use super::directions::{Directions, DirectionsError};
 use super::doses::{Doses, Lane};
 
@@ -11,7 +12,34 @@ pub struct LaneTable {
     full: Vec<f32>,
     /// `[block]`: norm of a class's vector where its weight is 1.
     limits: Vec<f32>,
+    /// `[class]`: where the class is heard best.
+    probes: Vec<Probe>,
     width: usize,
+}
+
+/// What tells whether a class is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// Block whose output it looks at.
+    pub block: usize,
+    /// Unit vector `[hidden]`.
+    pub direction: Vec<f32>,
+    /// Over the projection on it.
+    pub detector: Detector,
+}
+
+impl Probe {
+    /// Projection of a block's output.
+    pub fn project(&self, state: &[f32]) -> f32 {
+        self.direction.iter().zip(state).map(|(a, b)| a * b).sum()
+    }
+
+    /// What an injection `[blocks * hidden]` has added to that projection by the probe's own block: the residual stream
+    /// carries every block's share on.
+    pub fn of_injection(&self, injection: &[f32]) -> f32 {
+        let hidden = self.direction.len();
+        injection.chunks_exact(hidden).take(self.block + 1).map(|part| self.project(part)).sum()
+    }
 }
 
 impl LaneTable {
@@ -37,8 +65,16 @@ impl LaneTable {
                 full.extend(directions.vector(class, block).iter().map(|v| v * scale));
             }
         }
+        let probe = |class: usize| {
+            let scores = &directions.scores[class * blocks..][..blocks];
+            let block = (0..blocks).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0);
+            let at = 2 * (class * blocks + block);
+            let detector = Detector { slope: directions.detectors[at], offset: directions.detectors[at + 1] };
+            Probe { block, direction: directions.vector(class, block).to_vec(), detector }
+        };
+        let probes = (0..classes).map(probe).collect();
         let limits = directions.block_norms.iter().map(|norm| norm * directions.full_dose).collect();
-        Ok(Self { full, limits, width: blocks * hidden })
+        Ok(Self { full, limits, probes, width: blocks * hidden })
     }
 
     fn class(&self, class: u8) -> &[f32] {
@@ -68,6 +104,11 @@ impl Steering {
     /// Whether a lane can be steered.
     pub fn has(&self, lane: Lane) -> bool {
         self.tables[lane.index()].is_some()
+    }
+
+    /// What tells whether a class of a lane is there.
+    pub fn probe(&self, lane: Lane, class: u8) -> Option<&Probe> {
+        self.tables[lane.index()].as_ref()?.probes.get(usize::from(class))
     }
 
     /// `blocks * hidden`.
@@ -128,6 +169,23 @@ mod tests {
         assert!(steering().write(&doses(&[(Lane::Note, 0, -0.25)]), &mut out));
         // Block 0: norm 2 x dose 0.5 x -0.25 on component 0; block 1: norm 3 on component 1.
         assert_eq!(out, [-0.25, 0.0, 0.0, 0.0, 0.0, -0.375, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_probe_looks_where_the_score_is_best_and_knows_what_was_injected() {
+        let mut directions = example();
+        directions.scores[2 * 5 + 1] = 0.9;
+        directions.detectors[2 * (2 * 5 + 1)] = 3.0;
+        let table = LaneTable::new(&directions, "example", 12).expect("12 notes");
+        let mut steering = Steering::new(2, 4);
+        steering.set(Lane::Note, table);
+        let probe = steering.probe(Lane::Note, 5).expect("a note");
+        assert_eq!((probe.block, probe.detector), (1, Detector { slope: 3.0, offset: 0.25 }));
+        let mut injection = vec![0.0; 8];
+        steering.write(&doses(&[(Lane::Note, 5, 0.5)]), &mut injection);
+        let by_hand: f32 = (0..4).map(|i| (injection[i] + injection[4 + i]) * probe.direction[i]).sum();
+        assert!((probe.of_injection(&injection) - by_hand).abs() < 1e-6 && by_hand > 0.5, "{by_hand}");
+        assert!(steering.probe(Lane::Chord, 5).is_none() && steering.probe(Lane::Note, 12).is_none());
     }
 
     #[test]
