@@ -250,6 +250,7 @@ impl Player {
         let steered = self.write_injections(current, ending, rebuilding.clone());
         let mut rows = ArrayVec::<Row<'_>, MAX_ROWS>::new();
         let injection = |slot: usize| steered[slot].then(|| self.injections[slot].as_slice());
+        let conditional_only = self.model.steering().conditional_only();
         let caches_of = |pair: usize| [2 * pair, 2 * pair + 1];
         let mut push = |pair: usize, position: u32, codes, slot: usize, logits| {
             let prompt = match slot {
@@ -259,7 +260,8 @@ impl Player {
             };
             for (cache, text) in caches_of(pair).into_iter().zip([Some(&prompt.cross), None]) {
                 let position = position as usize;
-                rows.push(Row { cache, position, codes, text, injection: injection(slot), logits });
+                let injection = injection(slot).filter(|_| text.is_some() || !conditional_only);
+                rows.push(Row { cache, position, codes, text, injection, logits });
             }
         };
         if let Some(current) = current {
@@ -299,7 +301,9 @@ impl Player {
         self.work = StepWork { rows: rows.len(), rebuilt, switched };
         drop(rows);
         if let Some(current) = current {
-            let injected = if steered[0] { self.injections[0].as_slice() } else { &[] };
+            // What the unconditional row, which is looked at, was given.
+            let given = steered[0] && !self.model.steering().conditional_only();
+            let injected = if given { self.injections[0].as_slice() } else { &[] };
             for ((_, guard), probe) in self.pieces[current].guards().into_iter().zip(probes) {
                 let Some((probe, projection)) = probe else { continue };
                 guard.hear(projection - probe.of_injection(injected), probe.detector);
@@ -339,15 +343,15 @@ impl Player {
         for (slot, piece) in [(0, current), (1, ending)] {
             if let Some(piece) = piece {
                 let piece = &self.pieces[piece];
-                steered[slot] = steering.write(piece.doses(piece.taken()), &mut self.injections[slot]);
+                steered[slot] = steering.write(piece.doses(piece.taken()), piece.taken(), &mut self.injections[slot]);
             }
         }
         if let (Some(current), Some(range)) = (current, rebuilding) {
             let start = self.roll.next_base(self.base);
             for (index, position) in range.enumerate() {
                 // Each position keeps the steering that it first had.
-                let doses = self.pieces[current].doses(start + position);
-                steered[2 + index] = steering.write(doses, &mut self.injections[2 + index]);
+                let (step, out) = (start + position, &mut self.injections[2 + index]);
+                steered[2 + index] = steering.write(self.pieces[current].doses(step), step, out);
             }
         }
         steered

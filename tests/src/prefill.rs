@@ -68,7 +68,7 @@ pub fn columns(
         let mut injections = Vec::new();
         for position in 0..positions {
             let mut injection = vec![0.0; width];
-            let steered = model.steering().write(&doses[base + position], &mut injection);
+            let steered = model.steering().write(&doses[base + position], (base + position) as u32, &mut injection);
             injections.push(steered.then_some(injection));
         }
         let mut rows = Vec::new();
@@ -192,6 +192,8 @@ pub fn steered_fixture(name: &str, folder: &Path) -> Result<Arc<Model>, String> 
         detectors: vec![0.0; 2 * 12 * blocks],
         full_dose: 0.5,
         block_weights: BlockWeights::All,
+        gate: 1.0,
+        conditional_only: false,
         provenance: "{}".to_owned(),
     };
     directions.write(&steered.join(NOTES_FILE)).map_err(|e| e.to_string())?;

@@ -17,6 +17,8 @@ use tiller_engine::learn::family::{self, Learned, Request, Stage, TraitRequest};
 use tiller_engine::learn::listener::{Layout, Listener};
 use tiller_engine::learn::states::StateFolder;
 use tiller_engine::model::{Model, directions_file};
+use tiller_engine::steering::block_weights::BlockWeights;
+use tiller_engine::steering::directions::Directions;
 
 /// Learns steering directions for a MusicGen checkpoint.
 #[derive(Parser)]
@@ -55,6 +57,15 @@ struct Arguments {
     /// What strength 1 injects, as a fraction of each block's mean norm; without it, calibrated by playing (notes).
     #[arg(long)]
     full_dose: Option<f32>,
+    /// How much of the dose each block gets: `all`, `top:N` by held-out score, or `power:X` of it.
+    #[arg(long, default_value = "all")]
+    blocks: BlockWeights,
+    /// Chance that a block is steered in a step; the paper's is 0.3, 1 gives the same dose always.
+    #[arg(long, default_value_t = 1.0)]
+    gate: f32,
+    /// Steer the conditional guidance row only.
+    #[arg(long)]
+    conditional_only: bool,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -123,6 +134,15 @@ enum LayoutName {
     Undelayed,
 }
 
+impl Arguments {
+    /// Where and when the dose is given.
+    fn place(&self, directions: &mut Directions) {
+        directions.block_weights = self.blocks;
+        directions.gate = self.gate;
+        directions.conditional_only = self.conditional_only;
+    }
+}
+
 /// Doses of concepts that are not calibrated by playing yet, and of notes before they are.
 const DOSE: f32 = 0.3;
 
@@ -174,10 +194,11 @@ fn run(arguments: &Arguments, bars: &Bars) -> Result<Vec<(PathBuf, Learned)>, Bo
             full_dose: arguments.full_dose.unwrap_or(DOSE),
             states: &states,
         };
-        let learned = family::learn_trait(&listener, &request, &|stage, done, all| match stage {
+        let mut learned = family::learn_trait(&listener, &request, &|stage, done, all| match stage {
             Stage::Listening => bars.hear("listening to your audio", done, all),
             Stage::Fitting => bars.hear("fitting", done, all),
         })?;
+        arguments.place(&mut learned.directions);
         let path = out.join(directions_file(&format!("trait-{name}")));
         learned.directions.write(&path)?;
         return Ok(vec![(path, learned)]);
@@ -200,6 +221,7 @@ fn run(arguments: &Arguments, bars: &Bars) -> Result<Vec<(PathBuf, Learned)>, Bo
             Stage::Listening => bars.hear(&format!("listening to {}", concept.name()), done, all),
             Stage::Fitting => bars.hear(&format!("fitting {}", concept.name()), done, all),
         })?;
+        arguments.place(&mut learned.directions);
         let path = out.join(directions_file(concept.name()));
         let calibrated = concept == Concept::Notes && arguments.full_dose.is_none() && arguments.out.is_none();
         if calibrated {
@@ -257,6 +279,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.full_dose.is_some_and(|dose| dose.is_nan() || dose <= 0.0 || dose > 2.0) {
         eprintln!("tiller-learn: --full-dose must be above 0 and at most 2");
+        return ExitCode::FAILURE;
+    }
+    if arguments.gate.is_nan() || arguments.gate <= 0.0 || arguments.gate > 1.0 {
+        eprintln!("tiller-learn: --gate must be above 0 and at most 1");
         return ExitCode::FAILURE;
     }
     let bars = Bars(Mutex::new(None));

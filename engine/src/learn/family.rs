@@ -184,6 +184,8 @@ fn find(
         block_norms,
         full_dose,
         block_weights: BlockWeights::All,
+        gate: 1.0,
+        conditional_only: false,
         provenance: provenance.to_string(),
         classes: subject.classes,
     };

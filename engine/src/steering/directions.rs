@@ -11,6 +11,10 @@ use super::block_weights::BlockWeights;
 /// Value of the `format` metadata key that this version writes and reads.
 const FORMAT: &str = "tiller-directions-2";
 
+/// Values of the `rows` metadata key.
+const BOTH: &str = "both";
+const CONDITIONAL: &str = "conditional";
+
 /// Why a directions file was not used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectionsError {
@@ -68,6 +72,10 @@ pub struct Directions {
     pub full_dose: f32,
     /// How much of it each block gets, by its score.
     pub block_weights: BlockWeights,
+    /// Chance that a block is steered in a step, above 0; the paper throws a coin of 0.3, 1 is the same dose always.
+    pub gate: f32,
+    /// Steer the conditional guidance row only; otherwise both, as the paper does.
+    pub conditional_only: bool,
     /// Where the data came from and what was measured, free JSON.
     pub provenance: String,
 }
@@ -107,6 +115,18 @@ impl Directions {
                     key: "full_dose",
                     expected: "a positive number".to_owned(),
                     found: full_dose,
+                });
+            }
+        };
+        let found = value("gate")?;
+        let gate = match found.parse() {
+            Ok(gate) if gate > 0.0 && gate <= 1.0 => gate,
+            _ => {
+                return Err(DirectionsError::Metadata {
+                    file: file.to_owned(),
+                    key: "gate",
+                    expected: "above 0 and at most 1".to_owned(),
+                    found,
                 });
             }
         };
@@ -150,6 +170,8 @@ impl Directions {
             method: value("method")?,
             provenance: value("provenance")?,
             block_weights,
+            gate,
+            conditional_only: value("rows")? == CONDITIONAL,
             classes,
             blocks,
             hidden,
@@ -191,6 +213,8 @@ impl Directions {
             ("method".to_owned(), self.method.clone()),
             ("full_dose".to_owned(), self.full_dose.to_string()),
             ("block_weights".to_owned(), self.block_weights.to_string()),
+            ("gate".to_owned(), self.gate.to_string()),
+            ("rows".to_owned(), if self.conditional_only { CONDITIONAL } else { BOTH }.to_owned()),
             ("provenance".to_owned(), self.provenance.clone()),
         ]);
         let serialized = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
@@ -263,6 +287,8 @@ pub(crate) mod tests {
             block_norms: vec![2.0, 3.0],
             full_dose: 0.5,
             block_weights: BlockWeights::All,
+            gate: 1.0,
+            conditional_only: false,
             provenance: "{}".to_owned(),
         }
     }

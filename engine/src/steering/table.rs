@@ -5,6 +5,10 @@
 use super::detector::Detector;
 use super::directions::{Directions, DirectionsError};
 use super::doses::{Doses, Lane};
+use crate::dataset::random::Random;
+
+/// Seed of the coins.
+const GATE: u64 = 7;
 
 /// Injection vectors of one lane at full dose.
 pub struct LaneTable {
@@ -14,6 +18,8 @@ pub struct LaneTable {
     limits: Vec<f32>,
     /// `[class]`: where the class is heard best.
     probes: Vec<Probe>,
+    gate: f32,
+    conditional_only: bool,
     width: usize,
 }
 
@@ -74,7 +80,13 @@ impl LaneTable {
         };
         let probes = (0..classes).map(probe).collect();
         let limits = directions.block_norms.iter().map(|norm| norm * directions.full_dose).collect();
-        Ok(Self { full, limits, probes, width: blocks * hidden })
+        let (gate, conditional_only) = (directions.gate, directions.conditional_only);
+        Ok(Self { full, limits, probes, gate, conditional_only, width: blocks * hidden })
+    }
+
+    /// The coin of a block in a step: a function of both alone, so that a rebuilt window gets what it first had.
+    fn is_open(&self, step: u32, block: usize) -> bool {
+        self.gate >= 1.0 || Random::new(GATE, u64::from(step), block as u64).chance(f64::from(self.gate))
     }
 
     fn class(&self, class: u8) -> &[f32] {
@@ -116,18 +128,26 @@ impl Steering {
         self.blocks * self.hidden
     }
 
-    /// Writes what `doses` add, `[blocks * hidden]`. In every block the sum is no longer than the longest single full dose
+    /// Whether only the conditional guidance row is steered: what the directions of any lane ask for.
+    pub fn conditional_only(&self) -> bool {
+        self.tables.iter().flatten().any(|table| table.conditional_only)
+    }
+
+    /// Writes what `doses` add in step `step` of a piece, `[blocks * hidden]`. In every block the sum is no longer than the longest single full dose
     /// among them: stacked lanes share one budget, or each would push the others out. `false` when they add nothing: the
     /// caller then injects nothing at all, so that strength 0 is bit-equal to the unsteered model.
-    pub fn write(&self, doses: &Doses, out: &mut [f32]) -> bool {
+    pub fn write(&self, doses: &Doses, step: u32, out: &mut [f32]) -> bool {
         let known = || doses.as_slice().iter().filter_map(|d| Some((d, self.tables[d.lane.index()].as_ref()?)));
         let mut count = 0;
         for (dose, table) in known() {
-            let full = table.class(dose.class);
-            if count == 0 {
-                out.iter_mut().zip(full).for_each(|(out, full)| *out = full * dose.amount);
-            } else {
-                out.iter_mut().zip(full).for_each(|(out, full)| *out += full * dose.amount);
+            let parts = table.class(dose.class).chunks_exact(self.hidden);
+            for (block, (out, full)) in out.chunks_exact_mut(self.hidden).zip(parts).enumerate() {
+                let amount = if table.is_open(step, block) { dose.amount } else { 0.0 };
+                if count == 0 {
+                    out.iter_mut().zip(full).for_each(|(out, full)| *out = full * amount);
+                } else {
+                    out.iter_mut().zip(full).for_each(|(out, full)| *out += full * amount);
+                }
             }
             count += 1;
         }
@@ -166,7 +186,7 @@ mod tests {
     #[test]
     fn injection_is_a_signed_fraction_of_the_block_norm() {
         let mut out = vec![7.0; 8];
-        assert!(steering().write(&doses(&[(Lane::Note, 0, -0.25)]), &mut out));
+        assert!(steering().write(&doses(&[(Lane::Note, 0, -0.25)]), 0, &mut out));
         // Block 0: norm 2 x dose 0.5 x -0.25 on component 0; block 1: norm 3 on component 1.
         assert_eq!(out, [-0.25, 0.0, 0.0, 0.0, 0.0, -0.375, 0.0, 0.0]);
     }
@@ -182,17 +202,34 @@ mod tests {
         let probe = steering.probe(Lane::Note, 5).expect("a note");
         assert_eq!((probe.block, probe.detector), (1, Detector { slope: 3.0, offset: 0.25 }));
         let mut injection = vec![0.0; 8];
-        steering.write(&doses(&[(Lane::Note, 5, 0.5)]), &mut injection);
+        steering.write(&doses(&[(Lane::Note, 5, 0.5)]), 0, &mut injection);
         let by_hand: f32 = (0..4).map(|i| (injection[i] + injection[4 + i]) * probe.direction[i]).sum();
         assert!((probe.of_injection(&injection) - by_hand).abs() < 1e-6 && by_hand > 0.5, "{by_hand}");
         assert!(steering.probe(Lane::Chord, 5).is_none() && steering.probe(Lane::Note, 12).is_none());
     }
 
     #[test]
+    fn the_gate_opens_for_its_share_of_blocks_and_steps() {
+        let mut steering = Steering::new(2, 4);
+        let directions = Directions { gate: 0.3, conditional_only: true, ..example() };
+        steering.set(Lane::Note, LaneTable::new(&directions, "example", 12).expect("12 notes"));
+        assert!(steering.conditional_only() && !super::tests::steering().conditional_only());
+        let open = |step: u32| {
+            let mut out = vec![7.0; 8];
+            steering.write(&doses(&[(Lane::Note, 0, 1.0)]), step, &mut out);
+            out.chunks(4).map(|part| part.iter().any(|x| *x != 0.0)).collect::<Vec<bool>>()
+        };
+        let all: Vec<bool> = (0..2_000).flat_map(open).collect();
+        let share = all.iter().filter(|open| **open).count() as f32 / all.len() as f32;
+        assert!((share - 0.3).abs() < 0.03, "{share}");
+        assert_eq!(open(17), open(17));
+    }
+
+    #[test]
     fn nothing_is_written_without_a_dose_or_a_table() {
         let mut out = vec![7.0; 8];
-        assert!(!steering().write(&Doses::NONE, &mut out));
-        assert!(!steering().write(&doses(&[(Lane::Tempo, 0, 1.0)]), &mut out));
+        assert!(!steering().write(&Doses::NONE, 0, &mut out));
+        assert!(!steering().write(&doses(&[(Lane::Tempo, 0, 1.0)]), 0, &mut out));
         assert_eq!(out, [7.0; 8]);
         assert!(LaneTable::new(&example(), "example", 48).is_err());
     }
@@ -201,12 +238,12 @@ mod tests {
     fn stacked_doses_share_one_budget() {
         let mut out = vec![0.0; 8];
         // Classes 0 and 1 point to neighbouring components: together they would be root 2 too long.
-        assert!(steering().write(&doses(&[(Lane::Note, 0, 1.0), (Lane::Note, 1, 1.0)]), &mut out));
+        assert!(steering().write(&doses(&[(Lane::Note, 0, 1.0), (Lane::Note, 1, 1.0)]), 0, &mut out));
         for (block, limit) in [(0, 1.0), (1, 1.5)] {
             let norm = out[block * 4..][..4].iter().map(|x| x * x).sum::<f32>().sqrt();
             assert!((norm - limit).abs() < 1e-5, "block {block}: {out:?}");
         }
-        assert!(steering().write(&doses(&[(Lane::Note, 0, 0.5), (Lane::Note, 1, 0.5)]), &mut out));
+        assert!(steering().write(&doses(&[(Lane::Note, 0, 0.5), (Lane::Note, 1, 0.5)]), 0, &mut out));
         assert!((out[0] - 0.5).abs() < 1e-6, "within the budget nothing is scaled: {out:?}");
     }
 }
