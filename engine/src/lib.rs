@@ -20,6 +20,7 @@ pub mod player;
 pub mod render;
 mod runner;
 pub mod sound_file;
+pub mod stages;
 pub mod status;
 pub mod steering;
 pub mod text;

@@ -51,18 +51,11 @@ struct Arguments {
 enum Kind {
     /// Labelled clips of one concept, SynTheory style, 4 s each: what directions are learned from.
     Concept {
-        /// Which.
-        #[arg(value_parser = concept)]
+        /// Which: notes, chords, intervals, scales, tempo or time-signatures.
         name: Concept,
     },
     /// Prompts and labels alone, DIR/labels.jsonl, no sound: what a text encoder learns its words from.
     Labels,
-}
-
-fn concept(text: &str) -> Result<Concept, String> {
-    let names: Vec<&str> = Concept::ALL.iter().map(|concept| concept.name()).collect();
-    let found = Concept::ALL.into_iter().find(|concept| concept.name() == text);
-    found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 fn bar(length: u64) -> ProgressBar {

@@ -2,10 +2,8 @@
 //! free, and how well its notes are steered. Worker threads only.
 
 use clap::{Parser, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::time::Instant;
 use tiller_engine::control::Lanes;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
@@ -19,6 +17,7 @@ use tiller_engine::evaluation::steered::Aim;
 use tiller_engine::evaluation::steering_report::{Options, steering_part};
 use tiller_engine::evaluation::{EVALUATION_VERSION, EvaluationError};
 use tiller_engine::handle::ModelSource;
+use tiller_engine::stages::StageBar;
 use tiller_engine::steering::doses::Lane;
 
 /// Measures a checkpoint by ear alone, against music that it was never trained on.
@@ -128,36 +127,6 @@ enum Part {
     Response,
 }
 
-/// One bar at a time, for whatever is under way.
-struct Progress(Mutex<Option<(String, ProgressBar)>>);
-
-impl Progress {
-    fn hear(&self, stage: &str, done: usize, all: usize) {
-        let Ok(mut shown) = self.0.lock() else { return };
-        if shown.as_ref().is_none_or(|(name, _)| name != stage) {
-            if let Some((_, bar)) = shown.take() {
-                bar.finish_and_clear();
-            }
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
-            let bar = ProgressBar::new(all as u64).with_message(stage.to_owned());
-            let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_position(done as u64);
-            // What was kept must not count as speed.
-            bar.reset_eta();
-            *shown = Some((stage.to_owned(), bar));
-        }
-        if let Some((_, bar)) = shown.as_ref() {
-            bar.set_length(all as u64);
-            bar.set_position(bar.position().max(done as u64));
-        }
-    }
-
-    fn clear(&self) {
-        if let Some((_, bar)) = self.0.lock().ok().and_then(|mut shown| shown.take()) {
-            bar.finish_and_clear();
-        }
-    }
-}
-
 /// What was measured: one JSON object, and lines for people.
 struct Outcome {
     report: serde_json::Value,
@@ -179,7 +148,7 @@ impl Outcome {
     }
 }
 
-fn run(arguments: &Arguments, progress: &Progress) -> Result<Outcome, String> {
+fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
     let named = |error: EvaluationError| error.to_string();
     let source = match arguments.checkpoint.to_str() {
         Some("demo") => ModelSource::Embedded,
@@ -277,7 +246,7 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<Outcome, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let progress = Progress(Mutex::new(None));
+    let progress = StageBar::default();
     let outcome = run(&arguments, &progress);
     progress.clear();
     match outcome {

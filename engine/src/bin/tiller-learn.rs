@@ -1,22 +1,21 @@
 //! Learns directions for a checkpoint and writes them beside it. Worker threads only.
 
-use clap::{Parser, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::Parser;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use tiller_engine::checkpoint::CheckpointSource;
 use tiller_engine::dataset::concepts::Concept;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
 use tiller_engine::evaluation::cache::Cache;
 use tiller_engine::handle::ModelSource;
-use tiller_engine::learn::axes;
+use tiller_engine::learn::axes::Method;
 use tiller_engine::learn::calibration::calibrate;
 use tiller_engine::learn::family::{self, Learned, Request, Stage, TraitRequest};
 use tiller_engine::learn::listener::{Layout, Listener};
 use tiller_engine::learn::states::StateFolder;
 use tiller_engine::model::{Model, directions_file};
+use tiller_engine::stages::StageBar;
 use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
 
@@ -28,20 +27,21 @@ struct Arguments {
     #[arg(long)]
     checkpoint: PathBuf,
     /// What to learn from rendered clips; one file each.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "notes", conflicts_with = "from")]
-    concepts: Vec<ConceptName>,
+    #[arg(long, value_delimiter = ',', default_value = "notes", conflicts_with = "from")]
+    concepts: Vec<Concept>,
     /// Learn a trait from your own audio instead: a folder with `with/` and `without/`, each with WAV or FLAC files.
     #[arg(long, value_name = "FOLDER")]
     from: Option<PathBuf>,
     /// With --from: what to call the trait; without it, the folder's name.
     #[arg(long, requires = "from", value_parser = trait_name)]
     name: Option<String>,
-    /// How to learn it.
-    #[arg(long, value_enum, default_value_t = MethodName::Rfm)]
-    method: MethodName,
-    /// How clips are laid out for the decoder.
-    #[arg(long, value_enum, default_value_t = LayoutName::Delayed)]
-    layout: LayoutName,
+    /// How to learn it: rfm (Recursive Feature Machine), mean (difference of class means), linear or logistic regression.
+    #[arg(long, default_value = "rfm")]
+    method: Method,
+    /// How clips are laid out for the decoder: delayed (BOS and the delay pattern, as the model plays) or undelayed (all
+    /// codebooks at once and no BOS, as published).
+    #[arg(long, default_value = "delayed")]
+    layout: Layout,
     /// Folder to write to; without it, where the plugin looks: the checkpoint's directory.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -80,60 +80,6 @@ fn trait_name(text: &str) -> Result<String, String> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ConceptName {
-    Notes,
-    Chords,
-    Intervals,
-    Scales,
-    Tempo,
-    TimeSignatures,
-}
-
-impl ConceptName {
-    fn concept(self) -> Concept {
-        match self {
-            Self::Notes => Concept::Notes,
-            Self::Chords => Concept::Chords,
-            Self::Intervals => Concept::Intervals,
-            Self::Scales => Concept::Scales,
-            Self::Tempo => Concept::Tempo,
-            Self::TimeSignatures => Concept::TimeSignatures,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum MethodName {
-    /// Recursive Feature Machine.
-    Rfm,
-    /// Difference of class means.
-    Mean,
-    /// Ridge regression.
-    Linear,
-    /// Logistic regression.
-    Logistic,
-}
-
-impl MethodName {
-    fn method(self) -> axes::Method {
-        match self {
-            Self::Rfm => axes::Method::Rfm,
-            Self::Mean => axes::Method::Mean,
-            Self::Linear => axes::Method::Linear,
-            Self::Logistic => axes::Method::Logistic,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LayoutName {
-    /// BOS and the delay pattern, as the model plays.
-    Delayed,
-    /// All codebooks at once and no BOS, as published.
-    Undelayed,
-}
-
 impl Arguments {
     /// Where and when the dose is given.
     fn place(&self, directions: &mut Directions) {
@@ -146,41 +92,10 @@ impl Arguments {
 /// Doses of concepts that are not calibrated by playing yet, and of notes before they are.
 const DOSE: f32 = 0.3;
 
-/// One bar at a time, for whatever is under way.
-struct Bars(Mutex<Option<(String, ProgressBar)>>);
-
-impl Bars {
-    fn hear(&self, stage: &str, done: usize, all: usize) {
-        let Ok(mut shown) = self.0.lock() else { return };
-        if shown.as_ref().is_none_or(|(name, _)| name != stage) {
-            if let Some((_, bar)) = shown.take() {
-                bar.finish_and_clear();
-            }
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}, {eta} left");
-            let bar = ProgressBar::new(all as u64).with_message(stage.to_owned());
-            *shown = Some((stage.to_owned(), bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))));
-        }
-        if let Some((_, bar)) = shown.as_ref() {
-            bar.set_length(all as u64);
-            bar.set_position(bar.position().max(done as u64));
-        }
-    }
-
-    fn clear(&self) {
-        if let Some((_, bar)) = self.0.lock().ok().and_then(|mut shown| shown.take()) {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn run(arguments: &Arguments, bars: &Bars) -> Result<Vec<(PathBuf, Learned)>, Box<dyn Error>> {
+fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>, Box<dyn Error>> {
     let source = CheckpointSource::directory(&arguments.checkpoint);
-    let layout = match arguments.layout {
-        LayoutName::Delayed => Layout::Delayed,
-        LayoutName::Undelayed => Layout::Undelayed,
-    };
     let percent = |share: f32| bars.hear("loading (%)", (share * 100.0) as usize, 100);
-    let listener = Listener::load(&source, &percent)?.with_layout(layout);
+    let listener = Listener::load(&source, &percent)?.with_layout(arguments.layout);
     let kept = arguments.states.clone().unwrap_or_else(|| Cache::default_folder().with_file_name("tiller-states"));
     let states = StateFolder::new(kept);
     let out = arguments.out.as_ref().unwrap_or(&arguments.checkpoint);
@@ -190,7 +105,7 @@ fn run(arguments: &Arguments, bars: &Bars) -> Result<Vec<(PathBuf, Learned)>, Bo
         let request = TraitRequest {
             folder,
             name: &trait_name(&name)?,
-            method: arguments.method.method(),
+            method: arguments.method,
             full_dose: arguments.full_dose.unwrap_or(DOSE),
             states: &states,
         };
@@ -204,7 +119,7 @@ fn run(arguments: &Arguments, bars: &Bars) -> Result<Vec<(PathBuf, Learned)>, Bo
         return Ok(vec![(path, learned)]);
     }
     let mut all = Vec::new();
-    for concept in arguments.concepts.iter().map(|name| name.concept()) {
+    for &concept in &arguments.concepts {
         // Spread over the families of instruments rather than the first few.
         let known = concept.programs();
         let count = known.len().min(usize::from(arguments.instruments));
@@ -213,7 +128,7 @@ fn run(arguments: &Arguments, bars: &Bars) -> Result<Vec<(PathBuf, Learned)>, Bo
             concept,
             soundfont: &arguments.soundfont,
             programs: &programs,
-            method: arguments.method.method(),
+            method: arguments.method,
             full_dose: arguments.full_dose.unwrap_or(DOSE),
             states: &states,
         };
@@ -285,7 +200,7 @@ fn main() -> ExitCode {
         eprintln!("tiller-learn: --gate must be above 0 and at most 1");
         return ExitCode::FAILURE;
     }
-    let bars = Bars(Mutex::new(None));
+    let bars = StageBar::default();
     let learned = run(&arguments, &bars);
     bars.clear();
     match learned {

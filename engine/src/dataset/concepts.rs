@@ -11,6 +11,7 @@ use super::random::Random;
 use super::render::{Event, Renderer, scale_to};
 use super::{DatasetError, SAMPLE_RATE};
 use crate::control::Chord;
+use std::str::FromStr;
 
 /// What a model may know of music theory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,6 +164,15 @@ impl Concept {
             Self::TimeSignatures => time_signatures(),
             Self::Tempo => Vec::new(),
         }
+    }
+}
+
+impl FromStr for Concept {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|one| one.name() == text);
+        known.ok_or_else(|| format!("`{text}` is none of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 

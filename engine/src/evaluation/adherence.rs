@@ -143,12 +143,16 @@ fn interval(trials: &[Trial]) -> [f32; 2] {
 
 /// Rows of a confusion table: every pair that was mistaken, the commonest first.
 pub fn confusions(trials: &[Trial], label: impl Fn(Class) -> String) -> Vec<Confusion> {
+    let heard = |trial: &Trial| trial.heard.as_ref().map_or_else(|| "silence".to_owned(), |heard| label(heard.class));
+    mistakes(trials.iter().map(|trial| (label(trial.wanted), heard(trial))))
+}
+
+/// The same of names of what should be heard and of what was.
+pub fn mistakes(answers: impl Iterator<Item = (String, String)>) -> Vec<Confusion> {
     let mut counts: BTreeMap<(String, String), usize> = Default::default();
     let mut of: BTreeMap<String, usize> = Default::default();
-    for trial in trials {
-        let wanted = label(trial.wanted);
+    for (wanted, heard) in answers {
         *of.entry(wanted.clone()).or_default() += 1;
-        let heard = trial.heard.as_ref().map_or_else(|| "silence".to_owned(), |heard| label(heard.class));
         if heard != wanted {
             *counts.entry((wanted, heard)).or_default() += 1;
         }

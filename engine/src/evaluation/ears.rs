@@ -2,7 +2,7 @@
 //! instruments that nothing was tuned on and sent through the codec. Worker threads.
 
 use super::EvaluationError;
-use super::adherence::Confusion;
+use super::adherence::{Confusion, mistakes};
 use super::chord_ear::hear_chord;
 use super::session::Session;
 use super::steered::{Aim, SteeredPiece};
@@ -10,7 +10,6 @@ use crate::control::{PitchClass, Quality};
 use crate::dataset::concepts::{Concept, ConceptClip};
 use crate::learn::split::{Label, Part, Split};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// How often an ear is right.
 #[derive(Clone, Debug, Serialize)]
@@ -77,20 +76,7 @@ fn ear(session: &Session, aim: Aim) -> Result<EarReport, EvaluationError> {
         answers.iter().filter(|(wanted, heard, _)| wanted == heard).count() as f32 / answers.len().max(1) as f32
     };
     let (answers, before) = (all(&decoded), all(&rendered));
-    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let mut of: BTreeMap<String, usize> = BTreeMap::new();
-    for (wanted, heard, _) in &answers {
-        *of.entry(wanted.clone()).or_default() += 1;
-        if wanted != heard {
-            *counts.entry((wanted.clone(), heard.clone())).or_default() += 1;
-        }
-    }
-    let row = |((wanted, heard), clips): ((String, String), usize)| {
-        let of = of.get(&wanted).copied().unwrap_or(0);
-        Confusion { wanted, heard, clips, of }
-    };
-    let mut confusions: Vec<Confusion> = counts.into_iter().map(row).collect();
-    confusions.sort_by_key(|row| std::cmp::Reverse(row.clips));
+    let confusions = mistakes(answers.iter().map(|(wanted, heard, _)| (wanted.clone(), heard.clone())));
     let mut programs: Vec<u8> = clips.iter().map(|clip| clip.program).collect();
     programs.dedup();
     Ok(EarReport {

@@ -1,6 +1,7 @@
 //! One direction for each class and block, by the method of one's choice, with its detector and held-out scores
 //! (`method.md` 3.4 to 3.8). Worker threads, all cores.
 
+use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -57,6 +58,15 @@ impl Method {
             (Self::Logistic, Task::Class) => Ok(logistic(train, validation, &LOGISTIC_PENALTIES)?.direction),
             (Self::Linear | Self::Logistic, _) => Ok(ridge(train, validation, &RIDGE_PENALTIES)?.direction),
         }
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|one| one.name() == text);
+        known.ok_or_else(|| format!("`{text}` is none of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Pushes audio through a checkpoint and keeps the mean hidden state of each block (`method.md` 2).
 //! Worker threads, one [`Ear`] each; the weights are shared.
 
+use std::str::FromStr;
+
 use super::LearnError;
 use crate::checkpoint::{Checkpoint, CheckpointSource};
 use crate::codec::CodecEncoder;
@@ -27,12 +29,24 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Delayed, Self::Undelayed];
+
     /// Its name in commands and files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Delayed => "delayed",
             Self::Undelayed => "undelayed",
         }
+    }
+}
+
+impl FromStr for Layout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|one| one.name() == text);
+        known.ok_or_else(|| format!("`{text}` is none of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }
 
