@@ -16,6 +16,10 @@ struct Voice {
     frames: u32,
     /// Share that it had then.
     from: f32,
+    /// Share that it has now.
+    share: f32,
+    /// It has arrived: later changes of attack or release no longer move it.
+    there: bool,
 }
 
 /// One lane's voices.
@@ -31,41 +35,48 @@ pub struct Envelope {
     lanes: [LaneState; Lane::ALL.len()],
 }
 
-/// Share at `frames` on the way from `from` to `to` that takes `seconds`.
-fn share(schedule: Schedule, from: f32, to: f32, frames: u32, seconds: f32, frame_seconds: f32) -> f32 {
-    let length = seconds.max(0.0) / frame_seconds;
-    // The first frame of a change already moves: attack 0 is at once.
-    let way = if length < 1.0 { 1.0 } else { f64::from(frames + 1) / f64::from(length) };
-    if way >= 1.0 {
-        return to;
+impl Voice {
+    fn new(class: u8, strength: f32, from: f32) -> Self {
+        Self { class, strength, frames: 0, from, share: from, there: false }
     }
-    from + (to - from) * schedule.at(way) as f32
+
+    /// One frame further on a way to `to` that takes `length` frames. The first frame of a change already moves, so that
+    /// a length of 0 is at once.
+    fn advance(&mut self, to: f32, schedule: Schedule, length: f32) {
+        if self.there {
+            return;
+        }
+        self.frames = self.frames.saturating_add(1);
+        let way = if length < 1.0 { 1.0 } else { f64::from(self.frames) / f64::from(length) };
+        self.there = way >= 1.0;
+        self.share = if self.there { to } else { self.from + (to - self.from) * schedule.at(way) as f32 };
+    }
 }
 
 impl Envelope {
     /// The doses of the next frame, `frame_seconds` long, under `lanes`.
     pub fn advance(&mut self, lanes: &Lanes, frame_seconds: f32) -> Doses {
-        let schedule = lanes.schedule;
         let master = if lanes.strength.is_finite() { lanes.strength.clamp(0.0, 1.0) } else { 0.0 };
-        let mut doses = Doses::NONE;
         let signed = |strength: f32| if strength.is_finite() { strength.clamp(-1.0, 1.0) } else { 0.0 };
+        let length = |seconds: f32| seconds.max(0.0) / frame_seconds;
+        let mut doses = Doses::NONE;
         for lane in Lane::ALL {
             let (class, strength) = match lane {
                 Lane::Note => (lanes.note.map(|note| note.index() as u8), lanes.note_strength),
                 Lane::Chord => (lanes.chord.map(|chord| chord.class() as u8), lanes.chord_strength),
                 Lane::Tempo => (Some(0), lanes.tempo_strength),
             };
-            let target = class.map(|class| (class, signed(strength)));
             let state = &mut self.lanes[lane.index()];
-            state.follow(target, lanes, frame_seconds);
-            let mut push = |voice: &Voice, share: f32| {
-                doses.push(Dose { lane, class: voice.class, amount: voice.strength * share * master });
-            };
-            if let Some(voice) = &state.going {
-                push(voice, share(schedule, voice.from, 0.0, voice.frames, lanes.release, frame_seconds));
+            state.aim(class.map(|class| (class, signed(strength))));
+            if let Some(voice) = &mut state.going {
+                voice.advance(0.0, lanes.schedule, length(lanes.release));
             }
-            if let Some(voice) = &state.coming {
-                push(voice, share(schedule, voice.from, 1.0, voice.frames, lanes.attack, frame_seconds));
+            state.going = state.going.filter(|voice| !voice.there);
+            if let Some(voice) = &mut state.coming {
+                voice.advance(1.0, lanes.schedule, length(lanes.attack));
+            }
+            for voice in [state.going, state.coming].into_iter().flatten() {
+                doses.push(Dose { lane, class: voice.class, amount: voice.strength * voice.share * master });
             }
         }
         doses
@@ -73,28 +84,15 @@ impl Envelope {
 }
 
 impl LaneState {
-    /// Counts one frame on, and lets the target change.
-    fn follow(&mut self, target: Option<(u8, f32)>, lanes: &Lanes, frame_seconds: f32) {
-        let schedule = lanes.schedule;
-        for voice in [&mut self.coming, &mut self.going].into_iter().flatten() {
-            voice.frames = voice.frames.saturating_add(1);
-        }
-        let gone = |voice: &Voice| share(schedule, voice.from, 0.0, voice.frames, lanes.release, frame_seconds) == 0.0;
-        if self.going.as_ref().is_some_and(gone) {
-            self.going = None;
-        }
+    /// Lets the target change: what was the target goes from where it is.
+    fn aim(&mut self, target: Option<(u8, f32)>) {
         match (&mut self.coming, target) {
             (Some(voice), Some((class, strength))) if voice.class == class => voice.strength = strength,
             (coming, target) => {
                 if let Some(voice) = coming.take() {
-                    let from =
-                        share(schedule, voice.from, 1.0, voice.frames.saturating_sub(1), lanes.attack, frame_seconds);
-                    self.going = Some(Voice { from, frames: 0, ..voice });
-                    if self.going.as_ref().is_some_and(gone) {
-                        self.going = None;
-                    }
+                    self.going = Some(Voice::new(voice.class, voice.strength, voice.share));
                 }
-                self.coming = target.map(|(class, strength)| Voice { class, strength, frames: 0, from: 0.0 });
+                self.coming = target.map(|(class, strength)| Voice::new(class, strength, 0.0));
             }
         }
     }
@@ -142,6 +140,18 @@ mod tests {
         assert!(near(&crossing[1], &[(3, 0.2), (9, 0.4)]), "{crossing:?}");
         assert!(near(&crossing[2], &[(3, 0.1), (9, 0.4)]), "{crossing:?}");
         assert!(near(&crossing[3], &[(9, 0.4)]) && near(&crossing[4], &[(9, 0.4)]), "{crossing:?}");
+    }
+
+    #[test]
+    fn a_slower_attack_leaves_what_is_there_where_it_is() {
+        let mut envelope = Envelope::default();
+        assert_eq!(amounts(&mut envelope, &lanes(Some(3), 0.0, 0.0)), [(3, 0.4)]);
+        assert_eq!(amounts(&mut envelope, &lanes(Some(3), 30.0, 30.0)), [(3, 0.4)]);
+        let crossing = amounts(&mut envelope, &lanes(Some(7), 30.0, 30.0));
+        assert!(
+            crossing[0].0 == 3 && crossing[0].1 > 0.39 && crossing[1].0 == 7 && crossing[1].1 < 0.01,
+            "{crossing:?}"
+        );
     }
 
     #[test]
