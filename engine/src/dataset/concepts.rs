@@ -8,7 +8,7 @@
 use super::harmony::{PITCH_CLASS_NAMES, Window};
 use super::music::Music;
 use super::random::Random;
-use super::render::{Event, Renderer, scale_to};
+use super::render::{CLIP_RMS, Event, Renderer, scale_to};
 use super::{DatasetError, SAMPLE_RATE};
 use crate::control::Chord;
 use std::str::FromStr;
@@ -53,8 +53,7 @@ const TIME_SIGNATURES: [(&str, usize, f64); 8] = [
 /// Lowest notes of the one-octave windows that chords and intervals lie in.
 const LOWS: [u8; 3] = [48, 55, 62];
 
-/// Level that a clip is scaled to, and its length in seconds.
-const RMS: f32 = 0.12;
+/// Length of a clip in seconds.
 const SECONDS: f64 = 4.0;
 
 /// Tempo clips, and the seed that their music comes from: no training, dev or test seed.
@@ -288,7 +287,7 @@ impl ConceptClip {
             })
             .collect();
         let mut audio = renderer.play(&[(self.program, 110)], events, Self::SAMPLES, false)?;
-        Ok(scale_to(&mut audio, RMS).then_some(audio))
+        Ok(scale_to(&mut audio, CLIP_RMS).then_some(audio))
     }
 
     /// Mean MIDI note of the clip, by strike; `None` for composed music.
@@ -377,7 +376,12 @@ mod tests {
                 let audio = clip.render(&renderer).expect("renders").expect("sounds");
                 assert_eq!(audio.len(), ConceptClip::SAMPLES);
                 // Within 1.5 dB: the peaks of clicks are rounded off, which takes a little.
-                assert!((0.84 * RMS..1.01 * RMS).contains(&rms(&audio)), "{}: {}", concept.name(), rms(&audio));
+                assert!(
+                    (0.84 * CLIP_RMS..1.01 * CLIP_RMS).contains(&rms(&audio)),
+                    "{}: {}",
+                    concept.name(),
+                    rms(&audio)
+                );
             }
         }
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Smallest probability that counts: a clip that is heard as something else must not outweigh all the others.
-const LEAST: f32 = 1e-4;
+pub const LEAST: f32 = 1e-4;
 
 /// A labelled clip as the classifier sees it: the whole, and its two halves.
 #[derive(Debug, Clone, Serialize, Deserialize)]

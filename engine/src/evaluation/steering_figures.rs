@@ -1,7 +1,7 @@
 //! What steering did, from what was heard: how often the target sounds, what it cost, and whether it is still music.
 //! Always against the unsteered pieces of the same prompts and seeds. Pure arithmetic on cached pieces; any thread.
 
-use super::adherence::Judge;
+use super::adherence::{Judge, LEAST};
 use super::bootstrap;
 use super::chord_ear::hear_chord;
 use super::classes::Class;
@@ -172,7 +172,7 @@ impl PairedAdherence {
             let heard = judge.hear(piece.heard.features.as_deref());
             let right = heard.as_ref().is_some_and(|heard| heard.class == wanted);
             // Silence is as unlikely as anything can be.
-            let log = heard.map_or(-9.21, |heard| heard.log_probability(wanted));
+            let log = heard.map_or(LEAST.ln(), |heard| heard.log_probability(wanted));
             (f32::from(u8::from(right)), log)
         };
         let mut pairs = Vec::new();

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::LearnError;
 use super::split::Label;
 use crate::dataset::SAMPLE_RATE;
-use crate::dataset::render::scale_to;
+use crate::dataset::render::{CLIP_RMS, scale_to};
 use crate::sound_file::Sound;
 
 /// Length of a clip, as for rendered concepts.
@@ -19,9 +19,6 @@ pub const CLIP_SAMPLES: usize = 4 * SAMPLE_RATE;
 
 /// A shorter rest of a file is left out.
 const LEAST_SAMPLES: usize = 2 * SAMPLE_RATE;
-
-/// Level that a clip is scaled to.
-const RMS: f32 = 0.12;
 
 /// Clips of one file, at most: one long recording must not outvote the others.
 const MOST_OF_A_FILE: usize = 60;
@@ -134,7 +131,7 @@ fn cut(path: &Path) -> Result<Vec<Vec<f32>>, LearnError> {
         .filter(|clip| clip.len() >= LEAST_SAMPLES && clip.iter().all(|x| x.is_finite()))
         .map(<[f32]>::to_vec)
         .collect();
-    clips.retain_mut(|clip| scale_to(clip, RMS));
+    clips.retain_mut(|clip| scale_to(clip, CLIP_RMS));
     if clips.len() > MOST_OF_A_FILE {
         // Evenly over the file.
         let count = clips.len();
