@@ -2,6 +2,7 @@
 //! instrument and texture, and the figures made of them. Worker threads.
 
 pub mod adherence;
+pub mod alternatives;
 pub mod bootstrap;
 pub mod cache;
 pub mod chord_ear;
@@ -10,7 +11,7 @@ pub mod chromagram;
 pub mod classes;
 pub mod classifier;
 pub mod codec;
-pub mod dominance;
+pub mod curves;
 pub mod drift;
 pub mod ears;
 pub mod features;
@@ -19,6 +20,7 @@ pub mod music;
 pub mod onsets;
 pub mod picture;
 pub mod piece;
+pub mod probe;
 pub mod report;
 pub mod response;
 pub mod session;
@@ -61,9 +63,9 @@ pub enum EvaluationError {
     /// Sets of pieces could not be compared.
     #[error("sets of pieces cannot be compared: {0}")]
     Drift(#[from] crate::learn::samples::FitError),
-    /// Steering could not be measured.
+    /// Directions to compare could not be learned.
     #[error(transparent)]
-    Dominance(Box<dominance::DominanceError>),
+    Learn(Box<crate::learn::LearnError>),
     /// The checkpoint's codec runs at a rate that nothing is rendered at.
     #[error(
         "{checkpoint} has a codec at {found} Hz, but what it is compared with is rendered at {expected} Hz: \
@@ -90,8 +92,8 @@ pub enum EvaluationError {
     Splits(String),
 }
 
-impl From<dominance::DominanceError> for EvaluationError {
-    fn from(error: dominance::DominanceError) -> Self {
-        Self::Dominance(Box::new(error))
+impl From<crate::learn::LearnError> for EvaluationError {
+    fn from(error: crate::learn::LearnError) -> Self {
+        Self::Learn(Box::new(error))
     }
 }

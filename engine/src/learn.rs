@@ -4,6 +4,7 @@
 pub mod agop;
 pub mod axes;
 pub mod calibration;
+pub mod chords;
 pub mod detector;
 pub mod eigen;
 pub mod family;

@@ -66,9 +66,28 @@ impl Model {
         if let Some(model) = shared {
             return Ok(model);
         }
-        let model = Arc::new(Self::read(&source.checkpoint(), progress)?);
+        let mut model = Self::read(&source.checkpoint(), progress)?;
+        model.take_files_beside(&source.checkpoint());
+        let model = Arc::new(model);
         loaded.push((source.clone(), Arc::downgrade(&model)));
         Ok(model)
+    }
+
+    /// Loads a copy of its own that is steered by these directions only, whatever lies beside the checkpoint: for trying
+    /// directions out.
+    ///
+    /// # Errors
+    /// When the checkpoint or the directions cannot be used.
+    pub fn steered_by(source: &ModelSource, directions: &[Directions]) -> Result<Arc<Self>, EngineError> {
+        let mut model = Self::read(&source.checkpoint(), &|_| ())?;
+        for own in directions {
+            let lane = Lane::ALL.into_iter().find(|lane| lane.concept() == own.concept);
+            // A concept without a lane cannot be played yet.
+            let Some(lane) = lane else { continue };
+            let table = model.table(own, &directions_file(&own.concept), lane)?;
+            model.steering.set(lane, table);
+        }
+        Ok(Arc::new(model))
     }
 
     fn read(source: &CheckpointSource, progress: &dyn Fn(u8)) -> Result<Self, EngineError> {
@@ -87,16 +106,7 @@ impl Model {
         progress(95);
         checkpoint.weights.log_unused();
         let (name, hash) = (checkpoint.name.clone(), checkpoint.weights.hash().to_owned());
-        let mut steering = Steering::new(decoder.blocks(), decoder.hidden());
-        let mut notices = Vec::new();
-        for lane in Lane::ALL {
-            match read_table(source, lane, &name, &hash, &decoder) {
-                Ok(Some(table)) => steering.set(lane, table),
-                Ok(None) => {}
-                Err(error) => notices.push(error.to_string()),
-            }
-        }
-        let notice = (!notices.is_empty()).then(|| notices.join("; "));
+        let steering = Steering::new(decoder.blocks(), decoder.hidden());
         let config = &checkpoint.config;
         let mut format = stream_format(config);
         let pattern = DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels);
@@ -108,11 +118,37 @@ impl Model {
             codec,
             text,
             steering,
-            notice,
+            notice: None,
             format,
             channels: config.decoder.audio_channels,
             window: config.generation.max_length,
         })
+    }
+
+    /// Takes the directions beside the checkpoint; those that cannot be used become the notice.
+    fn take_files_beside(&mut self, source: &CheckpointSource) {
+        let mut notices = Vec::new();
+        for lane in Lane::ALL {
+            match self.table_beside(source, lane) {
+                Ok(Some(table)) => self.steering.set(lane, table),
+                Ok(None) => {}
+                Err(error) => notices.push(error.to_string()),
+            }
+        }
+        self.notice = (!notices.is_empty()).then(|| notices.join("; "));
+    }
+
+    fn table_beside(&self, source: &CheckpointSource, lane: Lane) -> Result<Option<LaneTable>, EngineError> {
+        let own = directions_file(lane.concept());
+        let Some(bytes) = source.read(&own)? else { return Ok(None) };
+        let file = source.file(&own);
+        let directions = Directions::from_bytes(&bytes, &file)?;
+        Ok(Some(self.table(&directions, &file, lane)?))
+    }
+
+    fn table(&self, directions: &Directions, file: &str, lane: Lane) -> Result<LaneTable, DirectionsError> {
+        directions.check(file, &self.name, &self.hash, self.decoder.blocks(), self.decoder.hidden())?;
+        LaneTable::new(directions, file, lane.classes())
     }
 
     /// The clock of a checkpoint, from its configuration alone.
@@ -180,24 +216,6 @@ impl Model {
     pub fn window(&self) -> usize {
         self.window
     }
-}
-
-fn read_table(
-    source: &CheckpointSource,
-    lane: Lane,
-    name: &str,
-    hash: &str,
-    decoder: &Decoder,
-) -> Result<Option<LaneTable>, EngineError> {
-    let own = directions_file(lane.concept());
-    let Some(bytes) = source.read(&own)? else { return Ok(None) };
-    let file = source.file(&own);
-    let table = |bytes: &[u8]| -> Result<LaneTable, DirectionsError> {
-        let directions = Directions::from_bytes(bytes, &file)?;
-        directions.check(&file, name, hash, decoder.blocks(), decoder.hidden())?;
-        LaneTable::new(&directions, &file, lane.classes())
-    };
-    Ok(Some(table(&bytes)?))
 }
 
 fn stream_format(config: &Config) -> StreamFormat {

@@ -8,8 +8,11 @@ use std::time::Instant;
 use tiller_engine::control::Lanes;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
 use tiller_engine::decoder::sampling::Sampling;
+use tiller_engine::evaluation::alternatives::{Way, alternatives_part};
 use tiller_engine::evaluation::cache::Cache;
+use tiller_engine::evaluation::curves::{self, Chart, Table};
 use tiller_engine::evaluation::ears::ears_part;
+use tiller_engine::evaluation::probe::probe_part;
 use tiller_engine::evaluation::report::{codec_part, music_part, pitch_part, prompt_part};
 use tiller_engine::evaluation::response::response_part;
 use tiller_engine::evaluation::session::{Request, Session};
@@ -18,6 +21,7 @@ use tiller_engine::evaluation::steering_report::{Options, steering_part};
 use tiller_engine::evaluation::{EVALUATION_VERSION, EvaluationError};
 use tiller_engine::handle::ModelSource;
 use tiller_engine::stages::StageBar;
+use tiller_engine::steering::directions::Directions;
 use tiller_engine::steering::doses::Lane;
 
 /// Measures a checkpoint by ear alone, against music that it was never trained on.
@@ -45,6 +49,12 @@ struct Arguments {
     /// SoundFont of the music to compare with.
     #[arg(long, default_value = DEFAULT_SOUNDFONT)]
     soundfont: PathBuf,
+    /// Directions to steer by instead of those beside the checkpoint.
+    #[arg(long, value_name = "FOLDER")]
+    directions: Option<PathBuf>,
+    /// Folder for the steering figures as CSV tables and PNG charts.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
     /// Steering: strengths of the lane, the one to be judged last; 0 is always measured.
     #[arg(long, value_delimiter = ',', default_value = "0.25,0.5,0.75,1", allow_hyphen_values = true)]
     strengths: Vec<f32>,
@@ -97,6 +107,19 @@ impl Arguments {
     }
 }
 
+impl Arguments {
+    /// Writes a table and, where there are any, charts.
+    fn draw(&self, name: &str, table: &Table, charts: &[Chart]) -> Result<(), String> {
+        let Some(folder) = &self.out else { return Ok(()) };
+        std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        table.write(&folder.join(format!("{name}.csv"))).map_err(|error| error.to_string())?;
+        if charts.is_empty() {
+            return Ok(());
+        }
+        curves::draw(&folder.join(format!("{name}.png")), name, charts).map_err(|error| error.to_string())
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SplitName {
     Dev,
@@ -125,6 +148,21 @@ enum Part {
     Pair,
     /// How soon a move is heard.
     Response,
+    /// What the model's own detectors say of steered notes and chords, as the paper judges; only when asked for.
+    Probe,
+    /// Notes by RFM, mean differences, linear and logistic regression side by side; only when asked for.
+    Methods,
+    /// Three ways to make chord directions side by side; only when asked for.
+    ChordParts,
+    /// The paper's ways that Tiller departs from, side by side; only when asked for.
+    Departures,
+}
+
+impl Part {
+    /// Measured when nothing is named: the rest learns anew and takes long.
+    fn is_usual(self) -> bool {
+        !matches!(self, Self::Probe | Self::Methods | Self::ChordParts | Self::Departures)
+    }
 }
 
 /// What was measured: one JSON object, and lines for people.
@@ -154,6 +192,8 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
         Some("demo") => ModelSource::Embedded,
         _ => ModelSource::Directory(arguments.checkpoint.clone()),
     };
+    let folder = arguments.directions.as_deref();
+    let directions = folder.map(Directions::read_folder).transpose().map_err(|error| error.to_string())?;
     let test = arguments.split == SplitName::Test;
     let request = Request {
         source,
@@ -162,6 +202,7 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
         sampling: arguments.sampling(),
         quick: arguments.quick,
         soundfont: &arguments.soundfont,
+        directions: directions.as_deref(),
     };
     let cache = Cache::new(Cache::default_folder(), arguments.fresh);
     let hear = |stage: &str, done, all| progress.hear(stage, done, all);
@@ -184,7 +225,10 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
     if arguments.quick {
         outcome.lines.push("quick: a tenth of everything, no figures to quote".to_owned());
     }
-    let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let wanted = |part: Part| match arguments.only.is_empty() {
+        true => part.is_usual(),
+        false => arguments.only.contains(&part),
+    };
     if wanted(Part::Codec) {
         let started = Instant::now();
         let figures = codec_part(&session).map_err(named)?;
@@ -232,13 +276,37 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
         }
         let started = Instant::now();
         let figures = steering_part(&session, aim, &arguments.steering()).map_err(named)?;
+        arguments.draw(aim.name(), &figures.table(), &figures.charts())?;
         outcome.take(aim.name(), started, &figures, figures.lines())?;
+    }
+    for aim in [Aim::Note, Aim::Chord] {
+        let lane = if aim == Aim::Chord { Lane::Chord } else { Lane::Note };
+        if wanted(Part::Probe) && session.model().steering().has(lane) {
+            let started = Instant::now();
+            let options = arguments.steering();
+            let protocol = options.protocol(&session, aim);
+            let figures = probe_part(&session, &protocol, &options.strengths).map_err(named)?;
+            outcome.take(&format!("probe_{}", aim.name()), started, &figures, figures.lines())?;
+        }
+    }
+    for (part, name, aim, ways) in [
+        (Part::Methods, "methods", Aim::Note, Way::methods()),
+        (Part::ChordParts, "chord_parts", Aim::Chord, Way::chords()),
+        (Part::Departures, "departures", Aim::Note, Way::departures()),
+    ] {
+        if wanted(part) {
+            let started = Instant::now();
+            let figures = alternatives_part(&session, aim, &ways, &arguments.steering()).map_err(named)?;
+            arguments.draw(name, &figures.table(), &[])?;
+            outcome.take(name, started, &figures, figures.lines())?;
+        }
     }
     if wanted(Part::Response) && session.model().steering().has(Lane::Note) {
         let started = Instant::now();
         let rounds = session.scaled(22);
         let options = arguments.steering();
         let figures = response_part(&session, options.shape, options.sampling, rounds).map_err(named)?;
+        arguments.draw("response", &figures.table(), &figures.charts())?;
         outcome.take("response", started, &figures, figures.lines())?;
     }
     Ok(outcome)

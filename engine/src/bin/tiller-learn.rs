@@ -7,14 +7,15 @@ use std::process::ExitCode;
 use tiller_engine::checkpoint::CheckpointSource;
 use tiller_engine::dataset::concepts::Concept;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
-use tiller_engine::evaluation::cache::Cache;
+use tiller_engine::evaluation::steered::Aim;
 use tiller_engine::handle::ModelSource;
 use tiller_engine::learn::axes::Method;
 use tiller_engine::learn::calibration::calibrate;
+use tiller_engine::learn::chords::ChordParts;
 use tiller_engine::learn::family::{self, Learned, Request, Stage, TraitRequest};
 use tiller_engine::learn::listener::{Layout, Listener};
 use tiller_engine::learn::states::StateFolder;
-use tiller_engine::model::{Model, directions_file};
+use tiller_engine::model::directions_file;
 use tiller_engine::stages::StageBar;
 use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
@@ -38,6 +39,10 @@ struct Arguments {
     /// How to learn it: rfm (Recursive Feature Machine), mean (difference of class means), linear or logistic regression.
     #[arg(long, default_value = "rfm")]
     method: Method,
+    /// What a chord's direction is made of: whole (each root and quality for itself), root-and-quality (the sum of two), or
+    /// notes (the sum of those of its three notes).
+    #[arg(long, default_value = "whole")]
+    chords: ChordParts,
     /// How clips are laid out for the decoder: delayed (BOS and the delay pattern, as the model plays) or undelayed (all
     /// codebooks at once and no BOS, as published).
     #[arg(long, default_value = "delayed")]
@@ -54,7 +59,8 @@ struct Arguments {
     /// Instruments to learn from, at most: fewer are faster and less sure.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(3..=128))]
     instruments: u8,
-    /// What strength 1 injects, as a fraction of each block's mean norm; without it, calibrated by playing (notes).
+    /// What strength 1 injects, as a fraction of each block's mean norm; without it, calibrated by playing (notes, chords,
+    /// tempo), or 0.3.
     #[arg(long)]
     full_dose: Option<f32>,
     /// How much of the dose each block gets: `all`, `top:N` by held-out score, or `power:X` of it.
@@ -89,15 +95,14 @@ impl Arguments {
     }
 }
 
-/// Doses of concepts that are not calibrated by playing yet, and of notes before they are.
+/// Dose of what cannot be calibrated by playing, since no ear hears it.
 const DOSE: f32 = 0.3;
 
 fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>, Box<dyn Error>> {
     let source = CheckpointSource::directory(&arguments.checkpoint);
     let percent = |share: f32| bars.hear("loading (%)", (share * 100.0) as usize, 100);
     let listener = Listener::load(&source, &percent)?.with_layout(arguments.layout);
-    let kept = arguments.states.clone().unwrap_or_else(|| Cache::default_folder().with_file_name("tiller-states"));
-    let states = StateFolder::new(kept);
+    let states = arguments.states.clone().map_or_else(StateFolder::standard, StateFolder::new);
     let out = arguments.out.as_ref().unwrap_or(&arguments.checkpoint);
     if let Some(folder) = &arguments.from {
         let own = || folder.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -129,6 +134,7 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
             soundfont: &arguments.soundfont,
             programs: &programs,
             method: arguments.method,
+            chords: arguments.chords,
             full_dose: arguments.full_dose.unwrap_or(DOSE),
             states: &states,
         };
@@ -137,17 +143,14 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
             Stage::Fitting => bars.hear(&format!("fitting {}", concept.name()), done, all),
         })?;
         arguments.place(&mut learned.directions);
+        let aim = Aim::ALL.into_iter().find(|aim| aim.name() == concept.name());
+        if let Some(aim) = aim.filter(|_| arguments.full_dose.is_none()) {
+            let checkpoint = ModelSource::Directory(arguments.checkpoint.clone());
+            let stage = format!("finding the full dose of {}", concept.name());
+            calibrate(&checkpoint, aim, &mut learned.directions, &|done, all| bars.hear(&stage, done, all))?;
+        }
         let path = out.join(directions_file(concept.name()));
-        let calibrated = concept == Concept::Notes && arguments.full_dose.is_none() && arguments.out.is_none();
-        if calibrated {
-            learned.directions.full_dose = 1.0;
-        }
         learned.directions.write(&path)?;
-        if calibrated {
-            let model = Model::load(&ModelSource::Directory(arguments.checkpoint.clone()), &|_| ())?;
-            calibrate(&model, &mut learned.directions, &|done, all| bars.hear("finding the full dose", done, all))?;
-            learned.directions.write(&path)?;
-        }
         all.push((path, learned));
     }
     Ok(all)

@@ -98,6 +98,18 @@ impl Cache {
         Ok(kept.into_iter().flatten().collect())
     }
 
+    /// The place of a file of its own, for something that is no list of results, and whether what lies there can be used.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn file(&self, stage: &str, key: &[&str], extension: &str) -> Result<(PathBuf, bool), EvaluationError> {
+        let path = self.path(stage, key).with_extension(extension);
+        let failed = |source| EvaluationError::Cache { path: path.clone(), source };
+        fs::create_dir_all(&self.folder).map_err(failed)?;
+        let kept = !self.fresh && path.is_file();
+        Ok((path, kept))
+    }
+
     fn path(&self, stage: &str, key: &[&str]) -> PathBuf {
         let mut digest = Sha256::new();
         digest.update(EVALUATION_VERSION.to_le_bytes());

@@ -97,6 +97,12 @@ pub struct PitchReport {
     pub by_prompt: Vec<(String, f32)>,
     /// The largest share over groups of as many held-out renders as a prompt has pieces.
     pub max_share_of_rendered_group: f32,
+    /// The share that half of the pieces have of their own commonest class.
+    pub max_share_of_a_piece: f32,
+    /// The same of held-out renders.
+    pub max_share_of_a_render: f32,
+    /// The largest share of each prompt of the whole split, which has but few pieces: median, and the largest.
+    pub max_share_of_few: [f32; 2],
 }
 
 /// Figures of the pieces, the long runs and what was rendered to compare them with.
@@ -129,34 +135,46 @@ pub fn music(
     }
 }
 
-/// Figures of the pieces' pitch classes. `group` is how many pieces a prompt has.
-pub fn pitch_free(pieces: &[Piece], held_out: &[HeldOut], group: usize) -> PitchReport {
-    let mut all = Pitches::default();
-    pieces.iter().for_each(|piece| all.add(&piece.heard.pitches));
-    let mut by_prompt: Vec<(usize, &str, Pitches)> = Vec::new();
+/// Largest share of one pitch class over each prompt's pieces, the largest first.
+fn by_prompt(pieces: &[Piece]) -> Vec<(String, f32)> {
+    let mut pooled: Vec<(usize, &str, Pitches)> = Vec::new();
     for piece in pieces {
-        match by_prompt.last_mut().filter(|(prompt, _, _)| *prompt == piece.prompt) {
+        match pooled.last_mut().filter(|(prompt, _, _)| *prompt == piece.prompt) {
             Some((_, _, pitches)) => pitches.add(&piece.heard.pitches),
-            None => by_prompt.push((piece.prompt, &piece.asked.text, piece.heard.pitches)),
+            None => pooled.push((piece.prompt, &piece.asked.text, piece.heard.pitches)),
         }
     }
-    let mut by_prompt: Vec<(String, f32)> =
-        by_prompt.into_iter().map(|(_, text, pitches)| (text.to_owned(), pitches.max_share())).collect();
-    by_prompt.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut shares: Vec<(String, f32)> =
+        pooled.into_iter().map(|(_, text, pitches)| (text.to_owned(), pitches.max_share())).collect();
+    shares.sort_by(|a, b| b.1.total_cmp(&a.1));
+    shares
+}
+
+/// Figures of the pieces' pitch classes: many pieces of a few prompts, few of every prompt. `group` is how many the former
+/// have each.
+pub fn pitch_free(many: &[Piece], few: &[Piece], held_out: &[HeldOut], group: usize) -> PitchReport {
+    let mut all = Pitches::default();
+    many.iter().for_each(|piece| all.add(&piece.heard.pitches));
+    let of_few: Vec<f32> = by_prompt(few).into_iter().map(|(_, share)| share).collect();
+    let by_prompt = by_prompt(many);
     let grouped = held_out.chunks(group.max(1)).filter(|clips| clips.len() == group).map(|clips| {
         let mut pitches = Pitches::default();
         clips.iter().for_each(|clip| pitches.add(&clip.rendered.pitches));
         pitches.max_share()
     });
+    let median = |shares: Vec<f32>| percentile(&shares, 0.5).unwrap_or(0.0);
     let (prompt, largest) = by_prompt.first().cloned().unwrap_or_default();
     PitchReport {
-        generations: pieces.len(),
+        generations: many.len(),
         max_share: all.max_share(),
         shares: all.counts.map(|count| count as f32 / all.sounding().max(1) as f32),
         max_share_of_a_prompt: largest,
         prompt,
         by_prompt,
         max_share_of_rendered_group: grouped.fold(0.0, f32::max),
+        max_share_of_a_piece: median(many.iter().map(|piece| piece.heard.pitches.max_share()).collect()),
+        max_share_of_a_render: median(held_out.iter().map(|clip| clip.rendered.pitches.max_share()).collect()),
+        max_share_of_few: [median(of_few.clone()), of_few.first().copied().unwrap_or(0.0)],
     }
 }
 
@@ -242,8 +260,9 @@ mod tests {
         let all = [heard(c, 1.0), heard(d, 2.0), heard(d, 3.0), heard(d, 4.0)];
         let of = |prompt, asked, i: usize| Piece { prompt, asked, heard: &all[i] };
         let pieces = [of(0, &a, 0), of(0, &a, 1), of(1, &b, 2), of(1, &b, 3)];
-        let report = pitch_free(&pieces, &[], 2);
+        let report = pitch_free(&pieces, &pieces[1..], &[], 2);
         assert_eq!((report.generations, report.max_share, report.max_share_of_a_prompt), (4, 0.5, 1.0));
+        assert_eq!((report.max_share_of_a_piece, report.max_share_of_few), (1.0, [1.0, 1.0]));
         assert_eq!((report.prompt.as_str(), report.by_prompt[1].1), ("b", 0.75));
         let report = music(&pieces, &[], &[(&a, all[0].clone())], &[all[1].clone(), all[2].clone()]);
         assert_eq!((report.onset_rate.slow, report.onset_rate.fast, report.onset_rate.in_order), (1.5, 3.5, false));

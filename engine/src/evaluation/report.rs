@@ -81,12 +81,13 @@ pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
     };
     let (whole, half) = (rendered(0), rendered(1));
     let judged = Scores::of(&whole);
-    let heard = session.hear_pieces()?;
+    let batch = session.every_prompt();
+    let heard = session.hear_pieces(&batch)?;
     let trial = |piece: &Piece| {
         let heard = judge.hear(piece.heard.features.as_deref());
         Some(Trial { wanted: piece.asked.class()?, heard, group: piece.prompt })
     };
-    let trials: Vec<Trial> = session.pieces(&heard).iter().filter_map(trial).collect();
+    let trials: Vec<Trial> = batch.pieces(&heard).iter().filter_map(trial).collect();
     let scores = Scores::of(&trials);
     Ok(PromptReport {
         classifier_accuracy: judged.both,
@@ -115,10 +116,11 @@ pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
 /// # Errors
 /// Those of the session.
 pub fn music_part(session: &Session) -> Result<MusicReport, EvaluationError> {
+    let batch = session.every_prompt();
     let (held_out, windows, heard): (Vec<HeldOut>, _, _) =
-        (session.held_out()?, session.windows()?, session.hear_pieces()?);
+        (session.held_out()?, session.windows()?, session.hear_pieces(&batch)?);
     let long = session.hear_long()?;
-    Ok(music(&session.pieces(&heard), &held_out, &long, &windows))
+    Ok(music(&batch.pieces(&heard), &held_out, &long, &windows))
 }
 
 /// The figures of the freedom of pitch.
@@ -126,10 +128,10 @@ pub fn music_part(session: &Session) -> Result<MusicReport, EvaluationError> {
 /// # Errors
 /// Those of the session.
 pub fn pitch_part(session: &Session) -> Result<PitchReport, EvaluationError> {
-    let (held_out, heard) = (session.held_out()?, session.hear_pieces()?);
-    let pieces = session.pieces(&heard);
-    let group = pieces.iter().filter(|piece| piece.prompt == pieces[0].prompt).count();
-    Ok(pitch_free(&pieces, &held_out, group))
+    let held_out = session.held_out()?;
+    let (many, few) = (session.few_prompts(), session.every_prompt());
+    let (heard_many, heard_few) = (session.hear_pieces(&many)?, session.hear_pieces(&few)?);
+    Ok(pitch_free(&many.pieces(&heard_many), &few.pieces(&heard_few), &held_out, many.rounds()))
 }
 
 /// Scores of the trials of each label.
@@ -256,14 +258,24 @@ impl PitchReport {
     /// For people.
     pub fn lines(&self) -> Vec<String> {
         let commonest = self.shares.iter().enumerate().fold(0, |a, (i, s)| if *s > self.shares[a] { i } else { a });
-        vec![format!(
-            "pitch, {} unsteered pieces: commonest class {} {}, of one prompt's pieces {} ({}); renders in such groups {}",
-            self.generations,
-            PITCH_CLASS_NAMES[commonest],
-            percent(self.max_share),
-            percent(self.max_share_of_a_prompt),
-            self.prompt,
-            percent(self.max_share_of_rendered_group)
-        )]
+        vec![
+            format!(
+                "pitch, {} unsteered pieces of {} prompts: commonest class {} {}, of one prompt's pieces {} ({}); renders in such groups {}",
+                self.generations,
+                self.by_prompt.len(),
+                PITCH_CLASS_NAMES[commonest],
+                percent(self.max_share),
+                percent(self.max_share_of_a_prompt),
+                self.prompt,
+                percent(self.max_share_of_rendered_group)
+            ),
+            format!(
+                "  of one piece {} (render {}), medians; of three pieces of a prompt {} (median), {} (largest)",
+                percent(self.max_share_of_a_piece),
+                percent(self.max_share_of_a_render),
+                percent(self.max_share_of_few[0]),
+                percent(self.max_share_of_few[1])
+            ),
+        ]
     }
 }

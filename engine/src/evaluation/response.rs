@@ -3,6 +3,7 @@
 
 use super::EvaluationError;
 use super::chroma::Chroma;
+use super::curves::{Chart, Curve, Table};
 use super::generation::{frames_of, play};
 use super::session::Session;
 use super::sound::percentile;
@@ -70,6 +71,39 @@ pub struct ResponseReport {
     pub crossfade_lag: f32,
     /// Crossfades.
     pub crossfades: usize,
+    /// Mean amplitude shares around the hard move: seconds after it, the note that goes, the note that comes.
+    #[serde(skip)]
+    pub around: Vec<[f32; 3]>,
+}
+
+impl ResponseReport {
+    /// The shares around the move.
+    pub fn table(&self) -> Table {
+        let row = |at: &[f32; 3]| at.map(|x| x.to_string()).to_vec();
+        Table { header: vec!["seconds", "going", "coming"], rows: self.around.iter().map(row).collect() }
+    }
+
+    /// The shares around the move.
+    pub fn charts(&self) -> Vec<Chart> {
+        let curve = |name: &str, of: usize| Curve::new(name, self.around.iter().map(move |at| (at[0], at[of])));
+        let curves = vec![curve("note that goes", 1), curve("note that comes", 2)];
+        let (across, up) = ("seconds after the move".to_owned(), "share of the amplitude".to_owned());
+        vec![Chart { across, up, curves }]
+    }
+}
+
+/// Mean shares from two seconds before the move to three after it.
+fn around(runs: &[HandOver], frame_seconds: f64) -> Vec<[f32; 3]> {
+    let (first, last) = ((BEFORE - BASE) / frame_seconds, (BEFORE + 3.0) / frame_seconds);
+    let mean = |of: &dyn Fn(&HandOver) -> Option<u16>| {
+        let values: Vec<f32> = runs.iter().filter_map(of).map(|v| f32::from(v) / 1_000.0).collect();
+        values.iter().sum::<f32>() / values.len().max(1) as f32
+    };
+    let at = |frame: usize| {
+        let seconds = (frame as f64 * frame_seconds - BEFORE) as f32;
+        [seconds, mean(&|run| run.going.get(frame).copied()), mean(&|run| run.coming.get(frame).copied())]
+    };
+    (first as usize..last as usize).map(at).collect()
 }
 
 /// First time after the move at which the mean of `values` over [`WINDOW`] reaches `level`.
@@ -138,6 +172,7 @@ pub fn response_part(
     let crossfades = hand_overs(session, slow, sampling, session.scaled(20), 0.0, CROSSFADE + 5.0)?;
     let format = session.model().format();
     let frame_seconds = format.frame_samples as f64 / f64::from(format.model_rate);
+    let around = around(&hard, frame_seconds);
     let hard = times(&hard, frame_seconds);
     // A crossfade begins with the going note at full strength, so its crossing is sought from a second in.
     let lags: Vec<f32> = crossfades
@@ -151,6 +186,7 @@ pub fn response_part(
         hard,
         crossfade_lag: percentile(&lags, 0.5).unwrap_or(f32::INFINITY),
         crossfades: lags.len(),
+        around,
     })
 }
 
@@ -163,7 +199,7 @@ fn hand_overs(
     after: f64,
 ) -> Result<Vec<HandOver>, EvaluationError> {
     let (model, split) = (session.model(), session.split());
-    let directions = session.directions_hash()?;
+    let directions = model.steering().fingerprint();
     let key = format!("{directions} {shape:?} {sampling:?} {before} {after} {}", split.seed_base);
     // The first note has been steered to for a while before the piece's clock starts in a crossfade.
     let lead = if before > 0.0 { 0.0 } else { BEFORE };

@@ -21,11 +21,10 @@ use crate::dataset::{GENERATOR_VERSION, SAMPLE_RATE};
 use crate::decoder::sampling::Sampling;
 use crate::embedded;
 use crate::handle::ModelSource;
-use crate::model::{Model, directions_file};
-use crate::steering::doses::Lane;
+use crate::model::Model;
+use crate::steering::directions::Directions;
 use crate::text::Prompt;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -35,6 +34,10 @@ pub const PIECE_SECONDS: f64 = 10.0;
 pub const LONG_SECONDS: f64 = 120.0;
 /// Pieces for each prompt.
 const ROUNDS: usize = 3;
+/// Whether pitch is free of the prompt is told by more pieces of fewer prompts: three pieces are in one key by chance often
+/// enough.
+const PITCH_PROMPTS: usize = 20;
+const PITCH_ROUNDS: usize = 10;
 /// Held-out clips that go through the codec.
 const HELD_OUT_CLIPS: usize = 96;
 /// Long runs, and rendered windows of the same length.
@@ -64,6 +67,8 @@ pub struct Request<'a> {
     pub quick: bool,
     /// What rendered music is made with.
     pub soundfont: &'a Path,
+    /// Directions to steer by instead of those beside the checkpoint.
+    pub directions: Option<&'a [Directions]>,
 }
 
 /// A generated piece.
@@ -74,6 +79,30 @@ pub struct Piece<'a> {
     pub asked: &'a LabelledPrompt,
     /// What was heard.
     pub heard: &'a Heard,
+}
+
+/// Unsteered pieces to generate.
+pub struct Batch<'a> {
+    /// Indices of the prompts in the split, and the prompts.
+    prompts: Vec<(usize, &'a LabelledPrompt)>,
+    /// Pieces for each.
+    rounds: usize,
+}
+
+impl<'a> Batch<'a> {
+    /// Pieces for each prompt.
+    pub fn rounds(&self) -> usize {
+        self.rounds
+    }
+
+    /// What was heard, with the prompts.
+    pub fn pieces(&self, heard: &'a [Heard]) -> Vec<Piece<'a>> {
+        let piece = |(i, heard)| {
+            let (prompt, asked) = *self.prompts.get(i / self.rounds)?;
+            Some(Piece { prompt, asked, heard })
+        };
+        heard.iter().enumerate().filter_map(piece).collect()
+    }
 }
 
 /// A rendered clip of the generator, before and after the codec.
@@ -111,7 +140,10 @@ impl<'a> Session<'a> {
     /// When it cannot be used.
     pub fn new(request: Request<'a>, cache: Cache, progress: Progress<'a>) -> Result<Self, EvaluationError> {
         progress("loading", 0, 1);
-        let model = Model::load(&request.source, &|_| ())?;
+        let model = match request.directions {
+            Some(directions) => Model::steered_by(&request.source, directions)?,
+            None => Model::load(&request.source, &|_| ())?,
+        };
         let splits = splits()?;
         let mut split = if request.test { splits.test } else { splits.dev };
         if let Some(base) = request.seed_base {
@@ -123,6 +155,33 @@ impl<'a> Session<'a> {
         };
         let classifier_seed = splits.classifier_generator_seed;
         Ok(Self { model, checkpoint, codec: OnceLock::new(), split, classifier_seed, request, cache, progress })
+    }
+
+    /// The same evaluation of the same checkpoint, steered by other directions.
+    ///
+    /// # Errors
+    /// When they are not this checkpoint's.
+    pub fn steered_by(&self, directions: &[Directions]) -> Result<Self, EvaluationError> {
+        Ok(Self {
+            model: Model::steered_by(&self.request.source, directions)?,
+            checkpoint: self.checkpoint.clone(),
+            codec: OnceLock::new(),
+            split: self.split.clone(),
+            classifier_seed: self.classifier_seed,
+            request: self.request.clone(),
+            cache: self.cache.clone(),
+            progress: self.progress,
+        })
+    }
+
+    /// What was asked for.
+    pub fn request(&self) -> &Request<'a> {
+        &self.request
+    }
+
+    /// Where the checkpoint's files come from.
+    pub fn checkpoint(&self) -> &CheckpointSource {
+        &self.checkpoint
     }
 
     /// The model under test.
@@ -138,23 +197,6 @@ impl<'a> Session<'a> {
     /// Where results are kept.
     pub fn cache(&self) -> &Cache {
         &self.cache
-    }
-
-    /// SHA-256 of the directions beside the checkpoint, hex; empty without any.
-    ///
-    /// # Errors
-    /// When a file is there but cannot be read.
-    pub fn directions_hash(&self) -> Result<String, EvaluationError> {
-        let mut digest = Sha256::new();
-        let mut any = false;
-        for lane in Lane::ALL {
-            let Some(bytes) = self.checkpoint.read(&directions_file(lane.concept()))? else { continue };
-            digest.update(lane.concept());
-            digest.update(bytes);
-            any = true;
-        }
-        let hex = || digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        Ok(if any { hex() } else { String::new() })
     }
 
     /// Tells whoever watches how far a stage is.
@@ -179,33 +221,29 @@ impl<'a> Session<'a> {
         Ok(self.codec.get_or_init(|| codec))
     }
 
-    /// Prompts that pieces are generated for: all, or every tenth.
-    pub fn prompts(&self) -> Vec<(usize, &LabelledPrompt)> {
-        self.split.prompts.iter().enumerate().step_by(if self.request.quick { 10 } else { 1 }).collect()
+    /// A few pieces of every prompt, or of every tenth.
+    pub fn every_prompt(&self) -> Batch<'_> {
+        let every = if self.request.quick { 10 } else { 1 };
+        Batch { prompts: self.split.prompts.iter().enumerate().step_by(every).collect(), rounds: ROUNDS }
     }
 
-    /// What was heard of unsteered pieces of [`PIECE_SECONDS`], [`ROUNDS`] for each prompt; pair them with
-    /// [`Session::pieces`].
+    /// Many pieces of a few prompts, spread over the split.
+    pub fn few_prompts(&self) -> Batch<'_> {
+        let (all, count) = (&self.split.prompts, self.scaled(PITCH_PROMPTS));
+        let spread = (0..count).map(|i| i * all.len() / count);
+        Batch { prompts: spread.map(|i| (i, &all[i])).collect(), rounds: PITCH_ROUNDS }
+    }
+
+    /// What was heard of a batch of unsteered pieces of [`PIECE_SECONDS`]; pair them with [`Batch::pieces`].
     ///
     /// # Errors
     /// When the model fails, or results cannot be kept.
-    pub fn hear_pieces(&self) -> Result<Vec<Heard>, EvaluationError> {
+    pub fn hear_pieces(&self, batch: &Batch) -> Result<Vec<Heard>, EvaluationError> {
         self.same_rate()?;
-        let prompts = self.prompts();
-        let jobs: Vec<(&str, u32)> = (0..prompts.len() * ROUNDS)
-            .map(|i| (prompts[i / ROUNDS].1.text.as_str(), self.split.seed_base + i as u32))
+        let jobs: Vec<(&str, u32)> = (0..batch.prompts.len() * batch.rounds)
+            .map(|i| (batch.prompts[i / batch.rounds].1.text.as_str(), self.split.seed_base + i as u32))
             .collect();
         self.hear("pieces", &jobs, PIECE_SECONDS, true)
-    }
-
-    /// The pieces with their prompts.
-    pub fn pieces<'b>(&'b self, heard: &'b [Heard]) -> Vec<Piece<'b>> {
-        let prompts = self.prompts();
-        let piece = |(i, heard)| {
-            let (prompt, asked) = *prompts.get(i / ROUNDS)?;
-            Some(Piece { prompt, asked, heard })
-        };
-        heard.iter().enumerate().filter_map(piece).collect()
     }
 
     /// What was heard of long unsteered runs, with prompts spread over the split.

@@ -9,6 +9,8 @@ use super::piece::Heard;
 use super::session::Session;
 use crate::control::{Chord, ControlFrame, Lanes, PitchClass, Quality};
 use crate::decoder::sampling::Sampling;
+use crate::model::Model;
+use crate::text::Prompt;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -26,6 +28,9 @@ pub enum Aim {
 }
 
 impl Aim {
+    /// Every aim.
+    pub const ALL: [Self; 4] = [Self::Note, Self::Chord, Self::Tempo, Self::Pair];
+
     /// Its name in commands and files.
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,7 +62,7 @@ impl Aim {
     }
 
     /// What the lanes ask for.
-    fn lanes(self, target: usize, strength: f32, tempo: f32, shape: Lanes) -> Lanes {
+    pub fn lanes(self, target: usize, strength: f32, tempo: f32, shape: Lanes) -> Lanes {
         let note = PitchClass::new(target as u8);
         let lanes = Lanes { strength: 1.0, ..shape };
         match self {
@@ -78,18 +83,25 @@ pub struct Protocol {
     pub rounds: usize,
     /// Only every so manieth prompt.
     pub every: usize,
-    /// Length of a piece in seconds.
-    pub seconds: f64,
-    /// When steering is switched on, in seconds.
-    pub onset: f64,
-    /// From when on it is judged, in seconds: one after the onset.
-    pub heard_from: f64,
+    /// How long, and what of it is steered and judged.
+    pub span: Span,
     /// Attack, release and their shape; targets and strengths are set piece by piece.
     pub shape: Lanes,
     /// Guidance, temperature and top-k.
     pub sampling: Sampling,
     /// Added to the split's first seed: an unsteered set of other seeds has another.
     pub seed_offset: u32,
+}
+
+/// The times of a piece, in seconds from its start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// Length.
+    pub seconds: f64,
+    /// When steering is switched on.
+    pub onset: f64,
+    /// From when on it is judged.
+    pub heard_from: f64,
 }
 
 /// How strongly.
@@ -171,6 +183,23 @@ pub fn jobs(session: &Session, protocol: &Protocol) -> Vec<Job> {
     .collect()
 }
 
+/// Plays one piece with the control's lanes on from the onset, and listens to what is judged of it.
+///
+/// # Errors
+/// When the model fails, or its sample rate cannot be heard.
+pub fn hear_piece(
+    model: &Arc<Model>,
+    prompt: Arc<Prompt>,
+    control: ControlFrame,
+    span: Span,
+) -> Result<SteeredPiece, EvaluationError> {
+    let mono = generate(model, prompt, control, frames_of(model, span.onset)..frames_of(model, span.seconds))?;
+    let format = model.format();
+    let heard_from = frames_of(model, span.heard_from) as usize;
+    let heard = mono.get(heard_from * format.frame_samples..).unwrap_or(&[]);
+    SteeredPiece::of(heard, f64::from(format.model_rate), format.frame_samples)
+}
+
 /// Generates the pieces at one strength and listens to them.
 ///
 /// # Errors
@@ -190,16 +219,14 @@ pub fn pieces(
             if off { format!("{} {text}", job.seed) } else { format!("{} {} {text}", job.seed, job.target) }
         })
         .collect();
-    let directions = session.directions_hash()?;
+    let (model, span) = (session.model(), protocol.span);
+    let directions = model.steering().fingerprint();
     let steering = match off {
         true => String::new(),
-        false => format!("{} {:?} {strength:?} {:?} {directions}", protocol.aim.name(), protocol.onset, protocol.shape),
+        false => format!("{} {:?} {strength:?} {:?} {directions}", protocol.aim.name(), span.onset, protocol.shape),
     };
-    let sound = format!("{} {} {:?}", protocol.seconds, protocol.heard_from, protocol.sampling);
-    let key = [session.model().hash(), &list.join("\n"), &sound, &steering];
-    let model = session.model();
-    let (frames, onset) = (frames_of(model, protocol.seconds), frames_of(model, protocol.onset));
-    let heard_from = frames_of(model, protocol.heard_from) as usize;
+    let sound = format!("{} {} {:?}", span.seconds, span.heard_from, protocol.sampling);
+    let key = [model.hash(), &list.join("\n"), &sound, &steering];
     let stage = match off {
         true => "unsteered".to_owned(),
         false => format!("{} at {}", protocol.aim.name(), strength.lane),
@@ -213,10 +240,7 @@ pub fn pieces(
             false => protocol.aim.lanes(job.target, strength.lane, strength.tempo, protocol.shape),
         };
         let control = ControlFrame { seed: job.seed, lanes, ..ControlFrame::new(1, 0).sampled(protocol.sampling) };
-        let mono = generate(model, prompt, control, onset..frames)?;
-        let format = model.format();
-        let heard = mono.get(heard_from * format.frame_samples..).unwrap_or(&[]);
-        SteeredPiece::of(heard, f64::from(format.model_rate), format.frame_samples)
+        hear_piece(model, prompt, control, span)
     })
 }
 

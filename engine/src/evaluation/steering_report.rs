@@ -1,9 +1,10 @@
 //! The figures of one lane: strengths side by side, adherence pair by pair, the guards against a drone. Worker threads.
 
 use super::EvaluationError;
+use super::curves::{Chart, Curve, Table};
 use super::drift::{EMBEDDING, Embedding};
 use super::session::Session;
-use super::steered::{Aim, Protocol, SteeredPiece, Strength, jobs, pieces};
+use super::steered::{Aim, Protocol, Span, SteeredPiece, Strength, jobs, pieces};
 use super::steering_figures::{Liveliness, OnTarget, PairedAdherence, drift};
 use crate::control::Lanes;
 use crate::decoder::sampling::Sampling;
@@ -85,6 +86,31 @@ const ONSET: f64 = 1.0;
 /// Distance of the seeds of the second unsteered set.
 const OTHER_SEEDS: u32 = 20_000;
 
+/// A quick run takes every tenth prompt.
+fn every(session: &Session) -> usize {
+    10 / session.scaled(10)
+}
+
+impl Options {
+    /// The pieces at the default strength.
+    pub fn protocol(&self, session: &Session, aim: Aim) -> Protocol {
+        Protocol {
+            aim,
+            rounds: self.rounds,
+            every: every(session),
+            span: span(HEARD),
+            shape: self.shape,
+            sampling: self.sampling,
+            seed_offset: 0,
+        }
+    }
+}
+
+/// Steering is switched on in mid-piece; `heard` seconds are judged from a second later on.
+pub fn span(heard: f64) -> Span {
+    Span { seconds: ONSET + 1.0 + heard, onset: ONSET, heard_from: ONSET + 1.0 }
+}
+
 fn ratio(value: f32, to: f32) -> f32 {
     if to > 0.0 { value / to } else { 0.0 }
 }
@@ -94,18 +120,14 @@ fn ratio(value: f32, to: f32) -> f32 {
 /// # Errors
 /// Those of the session.
 pub fn steering_part(session: &Session, aim: Aim, options: &Options) -> Result<SteeringReport, EvaluationError> {
-    // A quick run takes every tenth prompt.
-    let every = 10 / session.scaled(10);
+    let every = every(session);
+    let own = options.protocol(session, aim);
     let protocol = |rounds: usize, every: usize, heard: f64, seed_offset: u32| Protocol {
-        aim,
         rounds,
         every,
-        seconds: ONSET + 1.0 + heard,
-        onset: ONSET,
-        heard_from: ONSET + 1.0,
-        shape: options.shape,
-        sampling: options.sampling,
+        span: span(heard),
         seed_offset,
+        ..own.clone()
     };
     let strength = |lane: f32| match aim {
         Aim::Pair => Strength { lane, tempo: options.tempo },
@@ -147,6 +169,71 @@ pub fn steering_part(session: &Session, aim: Aim, options: &Options) -> Result<S
         embedding: EMBEDDING,
         by_strength,
     })
+}
+
+impl SteeringReport {
+    /// One row for each strength.
+    pub fn table(&self) -> Table {
+        let header = vec![
+            "strength",
+            "pieces",
+            "on_target",
+            "interval_low",
+            "interval_high",
+            "unsteered",
+            "clip_share",
+            "energy_share",
+            "onset_ratio",
+            "entropy_ratio",
+            "silence_rise",
+            "drift_ratio",
+        ];
+        let row = |p: &Point| {
+            let own = &p.on_target;
+            let shares = [
+                p.strength,
+                p.pieces as f32,
+                own.dominance,
+                own.interval[0],
+                own.interval[1],
+                p.dominance_unsteered,
+                own.clip_share,
+                own.energy_share,
+                p.onset_ratio,
+                p.entropy_ratio,
+                p.silence_rise,
+                p.drift_ratio as f32,
+            ];
+            shares.map(|x| x.to_string()).to_vec()
+        };
+        Table { header, rows: self.by_strength.iter().map(row).collect() }
+    }
+
+    /// What steering does over strength, and what it costs.
+    pub fn charts(&self) -> Vec<Chart> {
+        let over = |name: &str, of: &dyn Fn(&Point) -> f32| {
+            Curve::new(name, self.by_strength.iter().map(|p| (p.strength, of(p))))
+        };
+        let mut charts = Vec::new();
+        if self.lane != Aim::Tempo.name() {
+            let mut target = over("on target", &|p| p.on_target.dominance);
+            target.intervals = self.by_strength.iter().map(|p| p.on_target.interval).collect();
+            let curves = vec![
+                target,
+                over("clips whose commonest it is", &|p| p.on_target.clip_share),
+                over("its amplitude", &|p| p.on_target.energy_share),
+                over("unsteered", &|p| p.dominance_unsteered),
+            ];
+            charts.push(Chart { across: "strength".to_owned(), up: "share".to_owned(), curves });
+        }
+        let curves = vec![
+            over("onset rate", &|p| p.onset_ratio),
+            over("pitch-class entropy", &|p| p.entropy_ratio),
+            over("1 + silence added", &|p| 1.0 + p.silence_rise),
+        ];
+        charts.push(Chart { across: "strength".to_owned(), up: "over unsteered".to_owned(), curves });
+        charts
+    }
 }
 
 fn point(

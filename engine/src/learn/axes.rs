@@ -125,6 +125,32 @@ pub fn learn(
     method: Method,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Axes, LearnError> {
+    find(states, split, targets, &|_, _, train, validation| method.direction(train, validation), progress)
+}
+
+/// The same for directions that come from elsewhere, `given(class, block)`: their detectors and scores.
+///
+/// # Errors
+/// As [`learn`].
+pub fn judge(
+    states: &States,
+    split: &Split,
+    targets: Targets,
+    given: &(dyn Fn(usize, usize) -> Vec<f32> + Sync),
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Axes, LearnError> {
+    find(states, split, targets, &|class, block, _, _| Ok(given(class, block)), progress)
+}
+
+type Finder<'a> = &'a (dyn Fn(usize, usize, &Samples, &Samples) -> Result<Vec<f32>, FitError> + Sync);
+
+fn find(
+    states: &States,
+    split: &Split,
+    targets: Targets,
+    finder: Finder,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Axes, LearnError> {
     let (blocks, count) = (states.blocks, targets.count());
     let (mean, deviation) = split.scale();
     let rows = |part, class| match targets {
@@ -146,7 +172,7 @@ pub fn learn(
                 Samples::new(task, states.hidden, &features[i], &parts[i].targets)
             };
             let (train, validation, test) = (samples(0)?, samples(1)?, samples(2)?);
-            let direction = method.direction(&train, &validation)?;
+            let direction = finder(class, block, &train, &validation)?;
             let wide: Vec<f64> = direction.iter().map(|x| f64::from(*x)).collect();
             let score = |samples: &Samples| {
                 let projected = samples.project(&wide);

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use super::LearnError;
-use super::axes::{self, Method, Targets};
+use super::axes::{self, Axes, Method, Targets};
+use super::chords::{self, ChordParts};
 use super::folder::{CLIP_SAMPLES, Folder};
 use super::listener::{FIRST_FRAME, Listener};
 use super::split::{Label, Part, Split};
@@ -26,6 +27,8 @@ pub struct Request<'a> {
     pub programs: &'a [u8],
     /// How directions are found.
     pub method: Method,
+    /// What a chord's direction is made of.
+    pub chords: ChordParts,
     /// What strength 1 injects, as a fraction of each block's mean norm.
     pub full_dose: f32,
     /// Where what was heard is kept.
@@ -83,9 +86,22 @@ pub fn learn(
         "programs": request.programs,
         "clips": split.count(),
         "level": (targets == Targets::Level).then(|| split.scale()),
+        "chords": (request.concept == Concept::Chords).then(|| request.chords.name()),
     });
-    let subject = Subject { name: request.concept.name(), classes: names, targets, data };
-    find(listener, &states, &split, subject, request.method, request.full_dose, progress)
+    axes::check(&split, targets)?;
+    let fitting = |done, all| progress(Stage::Fitting, done, all);
+    let axes = match (request.concept, request.chords) {
+        (Concept::Chords, ChordParts::RootAndQuality) => {
+            chords::root_and_quality(&states, &split, request.method, &fitting)?
+        }
+        (Concept::Chords, ChordParts::Notes) => {
+            let notes = learn(listener, &Request { concept: Concept::Notes, ..request.clone() }, progress)?;
+            chords::of_notes(&states, &split, &notes.directions)?
+        }
+        _ => axes::learn(&states, &split, targets, request.method, &fitting)?,
+    };
+    let subject = Subject { name: request.concept.name(), classes: names, method: request.method, data };
+    Ok(learned(listener, &states, &split, &axes, subject, request.full_dose))
 }
 
 /// A trait to learn from the user's own audio.
@@ -126,31 +142,30 @@ pub fn learn_trait(
         "stretches_of_a_file_in_different_parts": folder.stretched,
     });
     // One direction: from the clips without the trait to those with it.
-    let subject =
-        Subject { name: request.name, classes: vec![request.name.to_owned()], targets: Targets::Classes(1), data };
-    find(listener, &states, &split, subject, request.method, request.full_dose, progress)
+    let targets = Targets::Classes(1);
+    axes::check(&split, targets)?;
+    let fitting = |done, all| progress(Stage::Fitting, done, all);
+    let axes = axes::learn(&states, &split, targets, request.method, &fitting)?;
+    let subject = Subject { name: request.name, classes: vec![request.name.to_owned()], method: request.method, data };
+    Ok(learned(listener, &states, &split, &axes, subject, request.full_dose))
 }
 
 /// What is learned, whatever it is learned from.
 struct Subject<'a> {
     name: &'a str,
     classes: Vec<String>,
-    targets: Targets,
+    method: Method,
     data: serde_json::Value,
 }
 
-fn find(
+fn learned(
     listener: &Listener,
     states: &States,
     split: &Split,
+    axes: &Axes,
     subject: Subject,
-    method: Method,
     full_dose: f32,
-    progress: &(dyn Fn(Stage, usize, usize) + Sync),
-) -> Result<Learned, LearnError> {
-    axes::check(split, subject.targets)?;
-    let fitting = |done, all| progress(Stage::Fitting, done, all);
-    let axes = axes::learn(states, split, subject.targets, method, &fitting)?;
+) -> Learned {
     let accuracy = axes.accuracy(states, split, Part::Test);
     let block_norms = states.block_norms();
     let rms: Vec<f32> = block_norms.iter().map(|norm| norm / (states.hidden as f32).sqrt()).collect();
@@ -175,7 +190,7 @@ fn find(
         concept: subject.name.to_owned(),
         checkpoint_name: listener.name().to_owned(),
         checkpoint_hash: listener.hash().to_owned(),
-        method: method.name().to_owned(),
+        method: subject.method.name().to_owned(),
         blocks: states.blocks,
         hidden: states.hidden,
         vectors: each().flat_map(|axis| axis.direction.iter().copied()).collect(),
@@ -189,7 +204,7 @@ fn find(
         provenance: provenance.to_string(),
         classes: subject.classes,
     };
-    Ok(Learned { directions, clips: split.count(), accuracy, test })
+    Learned { directions, clips: split.count(), accuracy, test }
 }
 
 #[cfg(test)]
@@ -211,6 +226,7 @@ mod tests {
             soundfont: Path::new(DEFAULT_SOUNDFONT),
             programs: &[0, 24, 48, 73],
             method: Method::Mean,
+            chords: ChordParts::Whole,
             full_dose: 0.5,
             states: &states,
         };

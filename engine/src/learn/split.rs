@@ -75,6 +75,12 @@ impl Split {
         Self { labels, groups, same_group: false }
     }
 
+    /// The same clips in the same parts under other classes.
+    pub fn regrouped(&self, class: impl Fn(usize) -> usize) -> Self {
+        let of = |label: &Label| Label { class: class(label.class), ..*label };
+        Self { labels: self.labels.iter().map(|label| label.as_ref().map(of)).collect(), ..self.clone() }
+    }
+
     /// Number of groups: three at least make one of each part.
     pub fn groups(&self) -> usize {
         self.groups.len()

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::LearnError;
 use super::listener::{FIRST_FRAME, Heard, Listener};
+use crate::evaluation::cache::Cache;
 
 /// Clips in a part: what an interruption can cost.
 const PART: usize = 128;
@@ -59,6 +60,11 @@ impl States {
 pub struct StateFolder(PathBuf);
 
 impl StateFolder {
+    /// Where parts belong: beside the results of evaluations.
+    pub fn standard() -> Self {
+        Self(Cache::default_folder().with_file_name("tiller-states"))
+    }
+
     /// Parts in `folder`, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
         Self(folder)

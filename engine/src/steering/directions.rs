@@ -7,6 +7,8 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::block_weights::BlockWeights;
+use super::doses::Lane;
+use crate::model::directions_file;
 
 /// Value of the `format` metadata key that this version writes and reads.
 const FORMAT: &str = "tiller-directions-2";
@@ -186,6 +188,15 @@ impl Directions {
             Ok(bytes) => Self::from_bytes(&bytes, &file),
             Err(source) => Err(DirectionsError::Io { file, source }),
         }
+    }
+
+    /// Reads what a folder has for the lanes that can be played.
+    ///
+    /// # Errors
+    /// When a file is there but cannot be used.
+    pub fn read_folder(folder: &Path) -> Result<Vec<Self>, DirectionsError> {
+        let paths = Lane::ALL.iter().map(|lane| folder.join(directions_file(lane.concept())));
+        paths.filter(|path| path.is_file()).map(|path| Self::read(&path)).collect()
     }
 
     /// Writes the file beside its place and renames it, so that a crash leaves the old one whole.

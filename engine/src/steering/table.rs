@@ -6,6 +6,7 @@ use super::detector::Detector;
 use super::directions::{Directions, DirectionsError};
 use super::doses::{Doses, Lane};
 use crate::dataset::random::Random;
+use sha2::{Digest, Sha256};
 
 /// Seed of the coins.
 const GATE: u64 = 7;
@@ -123,6 +124,24 @@ impl Steering {
         self.tables[lane.index()].as_ref()?.probes.get(usize::from(class))
     }
 
+    /// SHA-256 of all that the tables can add and ask, hex; empty without any.
+    pub fn fingerprint(&self) -> String {
+        let mut digest = Sha256::new();
+        for (lane, table) in Lane::ALL.iter().zip(&self.tables) {
+            let Some(table) = table else { continue };
+            digest.update(lane.concept());
+            let numbers = |probe: &Probe| [probe.block as f32, probe.detector.slope, probe.detector.offset];
+            let single = [table.gate, f32::from(u8::from(table.conditional_only))];
+            let probes = table.probes.iter().flat_map(numbers);
+            let all = single.into_iter().chain(probes).chain(table.full.iter().copied());
+            all.for_each(|number| digest.update(number.to_le_bytes()));
+        }
+        if self.tables.iter().all(Option::is_none) {
+            return String::new();
+        }
+        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// `blocks * hidden`.
     pub fn width(&self) -> usize {
         self.blocks * self.hidden
@@ -206,6 +225,19 @@ mod tests {
         let by_hand: f32 = (0..4).map(|i| (injection[i] + injection[4 + i]) * probe.direction[i]).sum();
         assert!((probe.of_injection(&injection) - by_hand).abs() < 1e-6 && by_hand > 0.5, "{by_hand}");
         assert!(steering.probe(Lane::Chord, 5).is_none() && steering.probe(Lane::Note, 12).is_none());
+    }
+
+    #[test]
+    fn another_dose_has_another_fingerprint() {
+        let steering = |dose: f32| {
+            let mut steering = Steering::new(2, 4);
+            let directions = Directions { full_dose: dose, ..example() };
+            steering.set(Lane::Note, LaneTable::new(&directions, "example", 12).expect("12 notes"));
+            steering.fingerprint()
+        };
+        assert_eq!(steering(0.5), super::tests::steering().fingerprint());
+        assert_ne!(steering(0.5), steering(0.6));
+        assert_eq!(Steering::new(2, 4).fingerprint(), "");
     }
 
     #[test]
