@@ -13,6 +13,102 @@ impl Line {
     pub const ZERO: Self = Self([0.0; LANES]);
 }
 
+/// Sixteen neighbouring half-precision values.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub struct F16Line(pub [u16; LANES]);
+
+/// Sixteen neighbouring values with the exponent of f32 and seven bits of fraction.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub struct Bf16Line(pub [u16; LANES]);
+
+/// Sixteen weights as they are stored; in registers they are f32.
+pub trait Cell: Copy {
+    const ZERO: Self;
+
+    /// # Safety
+    /// The caller has the target features of `V`.
+    unsafe fn lanes<V: Lanes>(&self) -> V;
+
+    /// Stores one value if it can be stored without loss.
+    fn put(&mut self, lane: usize, value: f32) -> bool;
+}
+
+impl Cell for Line {
+    const ZERO: Self = Self::ZERO;
+
+    #[inline(always)]
+    unsafe fn lanes<V: Lanes>(&self) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load(self) }
+    }
+
+    fn put(&mut self, lane: usize, value: f32) -> bool {
+        self.0[lane] = value;
+        true
+    }
+}
+
+impl Cell for F16Line {
+    const ZERO: Self = Self([0; LANES]);
+
+    #[inline(always)]
+    unsafe fn lanes<V: Lanes>(&self) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_f16(self) }
+    }
+
+    fn put(&mut self, lane: usize, value: f32) -> bool {
+        let Some(bits) = f16_bits(value) else { return false };
+        self.0[lane] = bits;
+        true
+    }
+}
+
+impl Cell for Bf16Line {
+    const ZERO: Self = Self([0; LANES]);
+
+    #[inline(always)]
+    unsafe fn lanes<V: Lanes>(&self) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_bf16(self) }
+    }
+
+    fn put(&mut self, lane: usize, value: f32) -> bool {
+        let bits = value.to_bits();
+        self.0[lane] = (bits >> 16) as u16;
+        bits & 0xffff == 0
+    }
+}
+
+/// A value's half-precision bits, where it has any of its own.
+fn f16_bits(value: f32) -> Option<u16> {
+    let bits = value.to_bits();
+    let sign = (bits >> 16 & 0x8000) as u16;
+    let (exponent, fraction) = ((bits >> 23 & 0xff) as i32 - 127, bits & 0x7f_ffff);
+    match exponent {
+        -14..=15 if fraction & 0x1fff == 0 => Some(sign | ((exponent + 15) as u16) << 10 | (fraction >> 13) as u16),
+        // Multiples of the smallest subnormal, zero among them.
+        -127..=-15 => {
+            let steps = value.abs() * 16_777_216.0;
+            (steps.fract() == 0.0).then_some(sign | steps as u16)
+        }
+        _ => None,
+    }
+}
+
+/// The value that half-precision bits stand for.
+fn f16_value(bits: u16) -> f32 {
+    let sign = u32::from(bits & 0x8000) << 16;
+    let (exponent, fraction) = (u32::from(bits >> 10 & 0x1f), u32::from(bits & 0x3ff));
+    match exponent {
+        0 => f32::from_bits(sign | (fraction as f32 / 16_777_216.0).to_bits()),
+        31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
+        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
+    }
+}
+
 /// Instruction path, chosen once per process. Bits are equal within a path, not across the fused and the portable one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -30,7 +126,8 @@ impl Path {
             if is_x86_feature_detected!("avx512f") {
                 return Path::Avx512;
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            let features = is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+            if is_x86_feature_detected!("avx2") && features {
                 return Path::Avx2;
             }
         }
@@ -63,6 +160,8 @@ impl Path {
 /// Every method needs the target features of the implementing type.
 pub trait Lanes: Copy {
     unsafe fn load(line: &Line) -> Self;
+    unsafe fn load_f16(line: &F16Line) -> Self;
+    unsafe fn load_bf16(line: &Bf16Line) -> Self;
     unsafe fn splat(x: f32) -> Self;
     /// `self + a * b`
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
@@ -77,6 +176,16 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn load(line: &Line) -> Self {
         Portable(line.0)
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(line: &F16Line) -> Self {
+        Portable(line.0.map(f16_value))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(line: &Bf16Line) -> Self {
+        Portable(line.0.map(|bits| f32::from_bits(u32::from(bits) << 16)))
     }
 
     #[inline(always)]
@@ -101,7 +210,7 @@ impl Lanes for Portable {
 /// The x86 registers. Intrinsics rather than arrays: LLVM gives up unrolling 16 accumulators of 16 lanes.
 #[cfg(target_arch = "x86_64")]
 pub mod x86 {
-    use super::{LANES, Lanes, Line};
+    use super::{Bf16Line, F16Line, LANES, Lanes, Line};
     use std::arch::x86_64::*;
 
     /// One AVX-512 register.
@@ -113,6 +222,17 @@ pub mod x86 {
         #[inline(always)]
         unsafe fn load(line: &Line) -> Self {
             Wide(unsafe { _mm512_load_ps(line.0.as_ptr()) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(line: &F16Line) -> Self {
+            Wide(unsafe { _mm512_cvtph_ps(_mm256_load_si256(line.0.as_ptr().cast())) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(line: &Bf16Line) -> Self {
+            let bits = unsafe { _mm512_cvtepu16_epi32(_mm256_load_si256(line.0.as_ptr().cast())) };
+            Wide(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)) })
         }
 
         #[inline(always)]
@@ -144,6 +264,21 @@ pub mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn load_f16(line: &F16Line) -> Self {
+            let half = |from: usize| unsafe { _mm256_cvtph_ps(_mm_load_si128(line.0[from..].as_ptr().cast())) };
+            Pair(half(0), half(8))
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(line: &Bf16Line) -> Self {
+            let half = |from: usize| unsafe {
+                let bits = _mm256_cvtepu16_epi32(_mm_load_si128(line.0[from..].as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+            };
+            Pair(half(0), half(8))
+        }
+
+        #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             unsafe { Pair(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
         }
@@ -161,6 +296,52 @@ pub mod x86 {
                 _mm256_store_ps(line.0[8..].as_mut_ptr(), self.1);
             }
             line
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_is_stored_only_where_nothing_is_lost() {
+        for bits in 0..=u16::MAX {
+            let value = f16_value(bits);
+            // Infinities and the like are no weights.
+            let expected = (bits & 0x7c00 != 0x7c00).then_some(bits);
+            assert_eq!(f16_bits(value), expected, "{bits:#06x} is {value}");
+        }
+        for odd in [1.000_1, 65_536.0, 1e-9, 0.1, f32::MIN_POSITIVE, 1.0 + f32::EPSILON] {
+            assert_eq!((f16_bits(odd), f16_bits(-odd)), (None, None), "{odd}");
+        }
+        let (mut half, mut brain) = (F16Line::ZERO, Bf16Line::ZERO);
+        assert!(half.put(3, -0.333_251_95) && !half.put(3, 0.1) && brain.put(0, 2f32.powi(100)) && !brain.put(0, 1.001));
+    }
+
+    #[test]
+    fn every_path_reads_what_was_stored() {
+        let (mut half, mut brain, mut full) = (F16Line::ZERO, Bf16Line::ZERO, Line::ZERO);
+        for lane in 0..LANES {
+            let value = (lane as f32 - 7.5) * 0.062_5 * if lane == 3 { 5.960_464_5e-8 } else { 1.0 };
+            assert!(half.put(lane, value) || lane == 3);
+            assert!(brain.put(lane, value) && full.put(lane, value));
+        }
+        assert!(half.put(3, 5.960_464_5e-8) && f16_value(half.0[3]) == 5.960_464_5e-8);
+        let mut halves = full;
+        halves.0[3] = 5.960_464_5e-8;
+        for path in Path::all() {
+            // SAFETY: only paths that this processor has.
+            let (a, b) = unsafe {
+                match path {
+                    #[cfg(target_arch = "x86_64")]
+                    Path::Avx512 => (half.lanes::<x86::Wide>().store(), brain.lanes::<x86::Wide>().store()),
+                    #[cfg(target_arch = "x86_64")]
+                    Path::Avx2 => (half.lanes::<x86::Pair>().store(), brain.lanes::<x86::Pair>().store()),
+                    _ => (half.lanes::<Portable>().store(), brain.lanes::<Portable>().store()),
+                }
+            };
+            assert_eq!((a.0, b.0), (halves.0, full.0), "{path:?}");
         }
     }
 }

@@ -1,10 +1,11 @@
-//! A packed f32 linear layer, the one matrix kernel of the run path. Any thread; immutable after construction.
-//! Every output is a sum over ascending k in blocks of fixed length, so its bits depend neither on the number of rows nor
-//! on their neighbours.
+//! A packed linear layer in f32 arithmetic, the one matrix kernel of the run path. Any thread; immutable after
+//! construction. Every output is a sum over ascending k in blocks of fixed length, so its bits depend neither on the number
+//! of rows nor on their neighbours. A step is bound by reading weights: those that come from 16-bit files stay 16 bits wide
+//! in memory, which changes no bit of what comes out.
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::x86;
-use super::lanes::{LANES, Lanes, Line, Path, Portable};
+use super::lanes::{Bf16Line, Cell, F16Line, LANES, Lanes, Line, Path, Portable};
 
 /// Products in one running sum. Sums of sums keep rounding small: the codec's widest layers have 16,384 inputs, and one
 /// running sum over them costs five times torch's error.
@@ -16,10 +17,16 @@ pub struct Linear {
     outputs: usize,
     lines: usize,
     path: Path,
-    /// `[tiles][inputs][lines]`, columns past `outputs` are zero.
-    weight: Vec<Line>,
+    weight: Packed,
     /// `[tiles][lines]`, zero where the layer has no bias.
     bias: Vec<Line>,
+}
+
+/// `[tiles][inputs][lines]`, columns past `outputs` are zero.
+enum Packed {
+    F32(Vec<Line>),
+    F16(Vec<F16Line>),
+    Bf16(Vec<Bf16Line>),
 }
 
 impl Linear {
@@ -36,18 +43,20 @@ impl Linear {
         assert!(bias.is_none_or(|b| b.len() == outputs), "bias length");
         let lines = tile_lines(outputs, path.max_lines());
         let tiles = outputs.div_ceil(lines * LANES);
-        let mut packed = vec![Line::ZERO; tiles * inputs * lines];
         let mut packed_bias = vec![Line::ZERO; tiles * lines];
-        for n in 0..outputs {
-            let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);
-            for k in 0..inputs {
-                packed[(tile * inputs + k) * lines + line].0[lane] = weight[n * inputs + k];
-            }
-            if let Some(bias) = bias {
-                packed_bias[tile * lines + line].0[lane] = bias[n];
-            }
+        for (n, bias) in bias.unwrap_or(&[]).iter().enumerate() {
+            packed_bias[n / (lines * LANES) * lines + n / LANES % lines].0[n % LANES] = *bias;
         }
-        Self { inputs, outputs, lines, path, weight: packed, bias: packed_bias }
+        let shape = (outputs, inputs, lines);
+        // Widening costs the portable path more than it saves.
+        let narrow = path != Path::Portable;
+        let packed = None
+            .or_else(|| narrow.then(|| pack(weight, shape)).flatten().map(Packed::F16))
+            .or_else(|| narrow.then(|| pack(weight, shape)).flatten().map(Packed::Bf16))
+            .or_else(|| pack(weight, shape).map(Packed::F32));
+        // f32 holds every f32.
+        let weight = packed.unwrap_or(Packed::F32(Vec::new()));
+        Self { inputs, outputs, lines, path, weight, bias: packed_bias }
     }
 
     /// Width of one input row.
@@ -89,15 +98,23 @@ impl Linear {
         assert!(x.len() >= (rows - 1) * x_stride + self.inputs, "input too short");
         assert!(y.len() >= (rows - 1) * y_stride + self.outputs, "output too short");
         let call = Call { x, x_stride, rows, y, y_stride };
+        match &self.weight {
+            Packed::F32(weight) => self.tiles::<ADD, _>(weight, call),
+            Packed::F16(weight) => self.tiles::<ADD, _>(weight, call),
+            Packed::Bf16(weight) => self.tiles::<ADD, _>(weight, call),
+        }
+    }
+
+    fn tiles<const ADD: bool, C: Cell>(&self, weight: &[C], call: Call) {
         // SAFETY: `path` comes from `detect`, which saw the features at run time; the bodies touch memory through
         // slices only, so the features are all that is asked of the caller.
         unsafe {
             match self.path {
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx512 => self.tiles_avx512::<ADD>(call),
+                Path::Avx512 => self.tiles_avx512::<ADD, C>(weight, call),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => self.tiles_avx2::<ADD>(call),
-                _ => self.rows::<ADD, Portable, 1>(call, 2),
+                Path::Avx2 => self.tiles_avx2::<ADD, C>(weight, call),
+                _ => self.rows::<ADD, Portable, C, 1>(weight, call, 2),
             }
         }
     }
@@ -106,25 +123,25 @@ impl Linear {
     // the row limits leave every accumulator in a register.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx2,fma")]
-    unsafe fn tiles_avx512<const ADD: bool>(&self, call: Call) {
+    unsafe fn tiles_avx512<const ADD: bool, C: Cell>(&self, weight: &[C], call: Call) {
         // SAFETY: this function has the features.
         unsafe {
             match self.lines {
-                4 => self.rows::<ADD, x86::Wide, 4>(call, 4),
-                2 => self.rows::<ADD, x86::Wide, 2>(call, 8),
-                _ => self.rows::<ADD, x86::Wide, 1>(call, 8),
+                4 => self.rows::<ADD, x86::Wide, C, 4>(weight, call, 4),
+                2 => self.rows::<ADD, x86::Wide, C, 2>(weight, call, 8),
+                _ => self.rows::<ADD, x86::Wide, C, 1>(weight, call, 8),
             }
         }
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn tiles_avx2<const ADD: bool>(&self, call: Call) {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn tiles_avx2<const ADD: bool, C: Cell>(&self, weight: &[C], call: Call) {
         // SAFETY: this function has the features.
         unsafe {
             match self.lines {
-                2 => self.rows::<ADD, x86::Pair, 2>(call, 2),
-                _ => self.rows::<ADD, x86::Pair, 1>(call, 4),
+                2 => self.rows::<ADD, x86::Pair, C, 2>(weight, call, 2),
+                _ => self.rows::<ADD, x86::Pair, C, 1>(weight, call, 4),
             }
         }
     }
@@ -134,10 +151,10 @@ impl Linear {
     /// # Safety
     /// The caller has the target features of `V`.
     #[inline(always)]
-    unsafe fn rows<const ADD: bool, V: Lanes, const L: usize>(&self, call: Call, most: usize) {
+    unsafe fn rows<const ADD: bool, V: Lanes, C: Cell, const L: usize>(&self, weight: &[C], call: Call, most: usize) {
         let tiles = self.outputs.div_ceil(L * LANES);
         for t in 0..tiles {
-            let (weight, _) = self.weight[t * self.inputs * L..][..self.inputs * L].as_chunks::<L>();
+            let (weight, _) = weight[t * self.inputs * L..][..self.inputs * L].as_chunks::<L>();
             let (bias, _) = self.bias[t * L..][..L].as_chunks::<L>();
             let tile = Tile { weight, bias: &bias[0], first: t * L * LANES, outputs: self.outputs };
             let mut row = 0;
@@ -148,10 +165,10 @@ impl Linear {
                 // SAFETY: the caller's promise.
                 row += unsafe {
                     match (call.rows - row).min(most) {
-                        8.. => block::<ADD, V, 8, L>(&tile, x, y, strides),
-                        4..8 => block::<ADD, V, 4, L>(&tile, x, y, strides),
-                        2 | 3 => block::<ADD, V, 2, L>(&tile, x, y, strides),
-                        _ => block::<ADD, V, 1, L>(&tile, x, y, strides),
+                        8.. => block::<ADD, V, C, 8, L>(&tile, x, y, strides),
+                        4..8 => block::<ADD, V, C, 4, L>(&tile, x, y, strides),
+                        2 | 3 => block::<ADD, V, C, 2, L>(&tile, x, y, strides),
+                        _ => block::<ADD, V, C, 1, L>(&tile, x, y, strides),
                     }
                 };
             }
@@ -169,8 +186,8 @@ struct Call<'a> {
 }
 
 /// One packed tile: its weights by k, its bias, and the columns that it stands for.
-struct Tile<'a, const L: usize> {
-    weight: &'a [[Line; L]],
+struct Tile<'a, C, const L: usize> {
+    weight: &'a [[C; L]],
     bias: &'a [Line; L],
     first: usize,
     outputs: usize,
@@ -182,8 +199,8 @@ struct Tile<'a, const L: usize> {
 /// The caller has the target features of `V`.
 #[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
 #[inline(always)]
-unsafe fn block<const ADD: bool, V: Lanes, const R: usize, const L: usize>(
-    tile: &Tile<L>,
+unsafe fn block<const ADD: bool, V: Lanes, C: Cell, const R: usize, const L: usize>(
+    tile: &Tile<C, L>,
     x: &[f32],
     y: &mut [f32],
     (x_stride, y_stride): (usize, usize),
@@ -197,10 +214,11 @@ unsafe fn block<const ADD: bool, V: Lanes, const R: usize, const L: usize>(
         let x: [&[f32]; R] = std::array::from_fn(|r| &x[r][index * SUM_BLOCK..][..weights.len()]);
         let mut sum = [[zero; L]; R];
         for (k, weight) in weights.iter().enumerate() {
+            let weight: [V; L] = std::array::from_fn(|l| unsafe { weight[l].lanes() });
             for r in 0..R {
                 let x = unsafe { V::splat(x[r][k]) };
                 for l in 0..L {
-                    sum[r][l] = unsafe { sum[r][l].add_product(V::load(&weight[l]), x) };
+                    sum[r][l] = unsafe { sum[r][l].add_product(weight[l], x) };
                 }
             }
         }
@@ -222,6 +240,23 @@ unsafe fn block<const ADD: bool, V: Lanes, const R: usize, const L: usize>(
         }
     }
     R
+}
+
+/// `[tiles][inputs][lines]` of a row-major `[outputs][inputs]`; `None` when a cell cannot hold a value without loss.
+fn pack<C: Cell>(weight: &[f32], (outputs, inputs, lines): (usize, usize, usize)) -> Option<Vec<C>> {
+    let mut probe = C::ZERO;
+    if !weight.iter().all(|value| probe.put(0, *value)) {
+        return None;
+    }
+    let tiles = outputs.div_ceil(lines * LANES);
+    let mut packed = vec![C::ZERO; tiles * inputs * lines];
+    for n in 0..outputs {
+        let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);
+        for k in 0..inputs {
+            packed[(tile * inputs + k) * lines + line].put(lane, weight[n * inputs + k]);
+        }
+    }
+    Some(packed)
 }
 
 /// Lines per tile: the widest that pads no more columns than the narrowest would.
@@ -267,6 +302,38 @@ mod tests {
                             assert!((got - exact).abs() < 2e-5, "{path:?} {outputs}x{inputs} row {r}: {got} {exact}");
                         }
                         assert!(y[r * (outputs + 1) + outputs].is_nan(), "wrote past the row");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn narrow_weights_give_the_bits_of_wide_ones() {
+        for path in Path::all() {
+            for (outputs, inputs) in [(5, 3), (64, 301), (130, 64), (256, 128)] {
+                let wide = noise(outputs * inputs, 12);
+                let f16: Vec<f32> = wide.iter().map(|w| (w * 1024.0).round() / 1024.0).collect();
+                let bf16: Vec<f32> = wide.iter().map(|w| f32::from_bits(w.to_bits() & 0xffff_0000)).collect();
+                // f16 has no room for these.
+                let bf16: Vec<f32> = bf16.iter().map(|w| w * 2f32.powi(20)).collect();
+                for (weights, is_f16) in [(f16, true), (bf16, false)] {
+                    let narrow = Linear::with_path(&weights, None, outputs, inputs, path);
+                    assert!(match &narrow.weight {
+                        Packed::F32(_) => path == Path::Portable,
+                        Packed::F16(_) => is_f16,
+                        Packed::Bf16(_) => !is_f16,
+                    });
+                    let weight = pack(&weights, (outputs, inputs, narrow.lines)).map(Packed::F32).expect("holds all");
+                    let wide = Linear { weight, bias: narrow.bias.clone(), ..narrow };
+                    for rows in [1, 2, 5, 8] {
+                        let x = noise(rows * inputs, 13);
+                        let run = |linear: &Linear| {
+                            let mut y = vec![0.0; rows * outputs];
+                            linear.forward(&x, inputs, rows, &mut y, outputs);
+                            y
+                        };
+                        assert_eq!(run(&narrow), run(&wide), "{path:?} {outputs}x{inputs}, {rows} rows");
                     }
                 }
             }
