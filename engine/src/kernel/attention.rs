@@ -16,7 +16,7 @@ pub struct Attention {
     path: Path,
     /// `[position / 16][heads * size]`: one dimension of sixteen positions to a line.
     keys: Vec<Line>,
-    /// `[position][heads][value_lines]`.
+    /// `[heads][position][value_lines]`: what one sum reads lies in one stretch.
     values: Vec<Line>,
 }
 
@@ -59,9 +59,9 @@ impl Attention {
         for (line, &key) in tile.iter_mut().zip(key) {
             line.0[position % LANES] = key;
         }
-        let lines = &mut self.values[position * self.heads * self.value_lines..][..self.heads * self.value_lines];
-        for (lines, value) in lines.chunks_exact_mut(self.value_lines).zip(value.chunks_exact(self.size)) {
-            for (line, value) in lines.iter_mut().zip(value.chunks(LANES)) {
+        let heads = self.values.chunks_exact_mut((self.capacity * self.value_lines).max(1));
+        for (lines, value) in heads.zip(value.chunks_exact(self.size)) {
+            for (line, value) in lines[position * self.value_lines..].iter_mut().zip(value.chunks(LANES)) {
                 line.0[..value.len()].copy_from_slice(value);
             }
         }
@@ -234,13 +234,12 @@ impl Attention {
         first: usize,
         out: &mut [f32],
     ) -> usize {
-        let stride = self.heads * self.value_lines;
-        let at = head * self.value_lines + first;
+        let values = &self.values[head * self.capacity * self.value_lines..][..weights.len() * self.value_lines];
         // SAFETY: the caller's promise, here and below.
         let mut sums = [unsafe { V::splat(0.0) }; L];
-        for (&weight, position) in weights.iter().zip(self.values.chunks_exact(stride)) {
+        for (&weight, position) in weights.iter().zip(values.chunks_exact(self.value_lines)) {
             let weight = unsafe { V::splat(weight) };
-            let lines = &position[at..at + L];
+            let lines = &position[first..first + L];
             for l in 0..L {
                 sums[l] = unsafe { sums[l].add_product(V::load(&lines[l]), weight) };
             }
