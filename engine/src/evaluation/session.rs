@@ -34,10 +34,10 @@ pub const PIECE_SECONDS: f64 = 10.0;
 pub const LONG_SECONDS: f64 = 120.0;
 /// Pieces for each prompt.
 const ROUNDS: usize = 3;
-/// Whether pitch is free of the prompt is told by more pieces of fewer prompts: three pieces are in one key by chance often
+/// Whether pitch is free of the prompt is told by many pieces of fewer prompts: a few pieces are in one key by chance often
 /// enough.
 const PITCH_PROMPTS: usize = 20;
-const PITCH_ROUNDS: usize = 10;
+const PITCH_ROUNDS: usize = 20;
 /// Held-out clips that go through the codec.
 const HELD_OUT_CLIPS: usize = 96;
 /// Long runs, and rendered windows of the same length.

@@ -27,9 +27,9 @@ const SIZE: usize = 4096;
 /// Level of black under full scale; pale yellow is [`BRIGHT`].
 const DARK: f32 = -100.0;
 const BRIGHT: f32 = -20.0;
-/// Columns this wide and colours this far apart, in dB, keep the file a fifth of its size: it travels with every clone.
-const COLUMN_PIXELS: usize = 2;
-const STEP: f32 = 5.0;
+/// Columns this wide and colours this far apart, in dB, keep the file a third of its size: it travels with every clone.
+const COLUMN_PIXELS: usize = 3;
+const STEP: f32 = 6.0;
 
 /// Writes a PNG with one strip under the other.
 ///

@@ -316,7 +316,9 @@ mod tests {
             assert_eq!((f16_bits(odd), f16_bits(-odd)), (None, None), "{odd}");
         }
         let (mut half, mut brain) = (F16Line::ZERO, Bf16Line::ZERO);
-        assert!(half.put(3, -0.333_251_95) && !half.put(3, 0.1) && brain.put(0, 2f32.powi(100)) && !brain.put(0, 1.001));
+        assert!(
+            half.put(3, -0.333_251_95) && !half.put(3, 0.1) && brain.put(0, 2f32.powi(100)) && !brain.put(0, 1.001)
+        );
     }
 
     #[test]
