@@ -24,7 +24,11 @@ from parts import Draw, Parts
 
 # Crops of one step, and how many of them make a batch as large as one of whole windows. Near BOS the prompt is all there
 # is to go by; further on the music says what it is and the prompt teaches little.
-CROPS = [(architecture.WINDOW, 1), (196, 4), (architecture.WINDOW, 1), (49, 16)]
+EARLY_CROPS = [(architecture.WINDOW, 1), (196, 4), (architecture.WINDOW, 1), (49, 16)]
+# Once prompts are followed, harmony is what lacks: it is heard over whole windows and lives in the first codebooks, while
+# the last ones are mostly noise that outweighs it.
+LATE_CROPS = [(architecture.WINDOW, 1), (196, 4), (architecture.WINDOW, 1), (architecture.WINDOW, 1)]
+LATE_WEIGHTS = torch.tensor([1.6, 1.2, 0.7, 0.5])
 NEAR = 50  # columns from BOS that are judged apart: 1 s
 
 
@@ -139,7 +143,9 @@ class Training:
         if both:
             raise ValueError(f"seed {', '.join(sorted(both))} is trained on and held out: judge on another one")
         self.valid, self.known = held_out.first(64), self.parts.first(16)
-        self.draws = {length: Draw(self.parts, length, length) for length, _ in CROPS}
+        self.crops = LATE_CROPS if arguments.late else EARLY_CROPS
+        self.weights = LATE_WEIGHTS if arguments.late else torch.ones(architecture.CODEBOOKS)
+        self.draws = {length: Draw(self.parts, length, length) for length, _ in self.crops}
         self.model = architecture.build()
         initialise(self.model)
         if arguments.text:
@@ -183,7 +189,7 @@ class Training:
     def batch(self) -> tuple[np.ndarray, list[str], torch.Tensor]:
         """Codes `[b, q, t]`, prompts, and which of these are kept."""
         ticket, self.tickets = self.tickets, self.tickets + 1
-        length, times = CROPS[ticket % len(CROPS)]
+        length, times = self.crops[ticket % len(self.crops)]
         codes, prompts = self.draws[length].take(self.arguments.batch * times)
         drawn = np.random.default_rng((3, ticket)).random(len(codes))
         return codes, prompts, torch.from_numpy((drawn >= self.arguments.prompt_dropout).astype(np.float32))
@@ -193,7 +199,7 @@ class Training:
         columns, targets = delay(torch.from_numpy(codes.astype(np.int64)))
         with torch.autocast("cpu", torch.bfloat16):
             losses = trained(columns, targets, prompts, kept)
-        losses.mean().backward()
+        (losses * self.weights).mean().backward()
         return losses.detach()
 
     def apply(self, trained: Trained, losses: torch.Tensor) -> None:
@@ -267,6 +273,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--text-rate", type=float, default=0.1, help="a pretrained text encoder's rate over --rate")
     parser.add_argument("--prompt-dropout", type=float, default=0.1)
+    parser.add_argument("--late", action="store_true", help="whole windows and the first codebooks count more")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="cores of one worker")
     arguments = parser.parse_args()
