@@ -3,6 +3,7 @@
 
 use super::EvaluationError;
 use super::curves::Table;
+use super::report::percent;
 use super::session::Session;
 use super::steered::Aim;
 use super::steering_report::{Options, steering_part};
@@ -115,8 +116,8 @@ pub fn alternatives_part(
     let options = Options { strengths: vec![1.0], ..options.clone() };
     let mut rows = Vec::new();
     for (name, way) in ways {
-        let (directions, probe_accuracy) = directions(session, aim, concept, name, way)?;
-        let full_dose = directions.full_dose;
+        let directions = directions(session, aim, concept, name, way)?;
+        let (full_dose, probe_accuracy) = (directions.full_dose, best_accuracy(&directions));
         let steered = session.steered_by(&[directions])?;
         let report = steering_part(&steered, aim, &options)?;
         let Some(point) = report.by_strength.last() else { continue };
@@ -136,19 +137,18 @@ pub fn alternatives_part(
     Ok(Alternatives { lane: aim.name(), rows })
 }
 
-/// Directions learned and calibrated in one way, kept between runs, and the best block's accuracy on held-out clips.
+/// Directions learned and calibrated in one way, kept between runs.
 fn directions(
     session: &Session,
     aim: Aim,
     concept: Concept,
     name: &str,
     way: &Way,
-) -> Result<(Directions, Option<f32>), EvaluationError> {
+) -> Result<Directions, EvaluationError> {
     let key = [session.model().hash(), concept.name(), &format!("{way:?}")];
     let (path, kept) = session.cache().file("directions", &key, "safetensors")?;
     if let Some(directions) = kept.then(|| Directions::read(&path).ok()).flatten() {
-        let accuracy = best_accuracy(&directions);
-        return Ok((directions, accuracy));
+        return Ok(directions);
     }
     let progress = |what: &str, done, all| session.hear_progress(&format!("{name}: {what}"), done, all);
     let percent = |share: f32| progress("loading (%)", (share * 100.0) as usize, 100);
@@ -170,11 +170,10 @@ fn directions(
     let mut directions = Directions { gate: way.gate, conditional_only: way.conditional_only, ..learned.directions };
     calibrate(&session.request().source, aim, &mut directions, &|done, all| progress("full dose", done, all))?;
     directions.write(&path).map_err(crate::learn::LearnError::from)?;
-    let accuracy = best_accuracy(&directions);
-    Ok((directions, accuracy))
+    Ok(directions)
 }
 
-/// From the provenance, which travels with the file.
+/// The best block's accuracy on held-out clips, from the provenance, which travels with the file.
 fn best_accuracy(directions: &Directions) -> Option<f32> {
     let provenance: serde_json::Value = serde_json::from_str(&directions.provenance).ok()?;
     let blocks = provenance["test"]["accuracy_by_block"].as_array()?;
@@ -217,7 +216,6 @@ impl Alternatives {
 
     /// For people.
     pub fn lines(&self) -> Vec<String> {
-        let percent = |share: f32| format!("{:.1} %", 100.0 * share);
         let mut lines = vec![format!("{}, ways to find directions, each at its own full dose:", self.lane)];
         lines.extend(self.rows.iter().map(|row| {
             format!(

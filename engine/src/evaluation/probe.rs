@@ -4,9 +4,9 @@
 
 use super::EvaluationError;
 use super::generation::{frames_of, generate};
+use super::report::percent;
 use super::session::Session;
 use super::steered::{Aim, Protocol, Strength, jobs};
-use crate::control::{ControlFrame, Lanes};
 use crate::learn::listener::Listener;
 use crate::steering::doses::Lane;
 use rayon::prelude::*;
@@ -94,12 +94,7 @@ fn hear(
     jobs.par_iter()
         .map(|job| {
             let prompt = Arc::new(model.prompt(&session.split().prompts[job.prompt].text)?);
-            let lanes = match strength.lane == 0.0 {
-                true => Lanes::OFF,
-                false => protocol.aim.lanes(job.target, strength.lane, strength.tempo, protocol.shape),
-            };
-            let control = ControlFrame { seed: job.seed, lanes, ..ControlFrame::new(1, 0).sampled(protocol.sampling) };
-            let audio = generate(model, prompt, control, steered.clone())?;
+            let audio = generate(model, prompt, protocol.control(*job, strength), steered.clone())?;
             let heard = audio.get(skipped..).unwrap_or(&[]);
             let state = listener.listen(&mut listener.ear(samples), heard).map(|heard| heard.mean);
             let made = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
@@ -127,10 +122,6 @@ impl ProbeReport {
     }
 }
 
-fn percent(share: f32) -> String {
-    format!("{:.1} %", 100.0 * share)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +131,6 @@ mod tests {
     fn targets_are_the_classes_of_their_lane() {
         assert_eq!(class_of(Aim::Note, 7), 7);
         let a_minor = Chord { root: PitchClass::new(9).expect("A"), quality: Quality::Minor };
-        assert_eq!((class_of(Aim::Chord, 19), class_of(Aim::Chord, 19)), (a_minor.class(), 9 * 4 + 1));
+        assert_eq!((class_of(Aim::Chord, 19), a_minor.class()), (37, 37));
     }
 }

@@ -144,7 +144,7 @@ fn by_label(trials: &[Trial], label: impl Fn(Class) -> &'static str) -> BTreeMap
     groups.into_iter().map(|(label, trials)| (label, Scores::of(&trials))).collect()
 }
 
-fn percent(share: f32) -> String {
+pub(super) fn percent(share: f32) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 

@@ -183,6 +183,17 @@ pub fn jobs(session: &Session, protocol: &Protocol) -> Vec<Job> {
     .collect()
 }
 
+impl Protocol {
+    /// What a piece is played with once it is steered.
+    pub fn control(&self, job: Job, strength: Strength) -> ControlFrame {
+        let lanes = match strength == Strength::OFF {
+            true => Lanes::OFF,
+            false => self.aim.lanes(job.target, strength.lane, strength.tempo, self.shape),
+        };
+        ControlFrame { seed: job.seed, lanes, ..ControlFrame::new(1, 0).sampled(self.sampling) }
+    }
+}
+
 /// Plays one piece with the control's lanes on from the onset, and listens to what is judged of it.
 ///
 /// # Errors
@@ -235,12 +246,7 @@ pub fn pieces(
     session.cache().items("steered", &key, jobs.len(), &progress, |i| {
         let job = jobs[i];
         let prompt = Arc::new(model.prompt(&session.split().prompts[job.prompt].text)?);
-        let lanes = match off {
-            true => Lanes::OFF,
-            false => protocol.aim.lanes(job.target, strength.lane, strength.tempo, protocol.shape),
-        };
-        let control = ControlFrame { seed: job.seed, lanes, ..ControlFrame::new(1, 0).sampled(protocol.sampling) };
-        hear_piece(model, prompt, control, span)
+        hear_piece(model, prompt, protocol.control(job, strength), span)
     })
 }
 

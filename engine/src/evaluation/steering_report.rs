@@ -3,6 +3,7 @@
 use super::EvaluationError;
 use super::curves::{Chart, Curve, Table};
 use super::drift::{EMBEDDING, Embedding};
+use super::report::percent;
 use super::session::Session;
 use super::steered::{Aim, Protocol, Span, SteeredPiece, Strength, jobs, pieces};
 use super::steering_figures::{Liveliness, OnTarget, PairedAdherence, drift};
@@ -263,7 +264,6 @@ fn point(
 impl SteeringReport {
     /// For people.
     pub fn lines(&self) -> Vec<String> {
-        let percent = |share: f32| format!("{:.1} %", 100.0 * share);
         let mut lines = vec![format!("{}, steered in mid-piece and heard from a second later:", self.lane)];
         for p in &self.by_strength {
             lines.push(format!(

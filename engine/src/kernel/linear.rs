@@ -50,12 +50,13 @@ impl Linear {
         let shape = (outputs, inputs, lines);
         // Widening costs the portable path more than it saves.
         let narrow = path != Path::Portable;
-        let packed = None
-            .or_else(|| narrow.then(|| pack(weight, shape)).flatten().map(Packed::F16))
-            .or_else(|| narrow.then(|| pack(weight, shape)).flatten().map(Packed::Bf16))
-            .or_else(|| pack(weight, shape).map(Packed::F32));
-        // f32 holds every f32.
-        let weight = packed.unwrap_or(Packed::F32(Vec::new()));
+        let weight = if narrow && holds::<F16Line>(weight) {
+            Packed::F16(pack(weight, shape))
+        } else if narrow && holds::<Bf16Line>(weight) {
+            Packed::Bf16(pack(weight, shape))
+        } else {
+            Packed::F32(pack(weight, shape))
+        };
         Self { inputs, outputs, lines, path, weight, bias: packed_bias }
     }
 
@@ -242,12 +243,14 @@ unsafe fn block<const ADD: bool, V: Lanes, C: Cell, const R: usize, const L: usi
     R
 }
 
-/// `[tiles][inputs][lines]` of a row-major `[outputs][inputs]`; `None` when a cell cannot hold a value without loss.
-fn pack<C: Cell>(weight: &[f32], (outputs, inputs, lines): (usize, usize, usize)) -> Option<Vec<C>> {
+/// Whether cells of this kind hold all values without loss.
+fn holds<C: Cell>(weight: &[f32]) -> bool {
     let mut probe = C::ZERO;
-    if !weight.iter().all(|value| probe.put(0, *value)) {
-        return None;
-    }
+    weight.iter().all(|value| probe.put(0, *value))
+}
+
+/// `[tiles][inputs][lines]` of a row-major `[outputs][inputs]`.
+fn pack<C: Cell>(weight: &[f32], (outputs, inputs, lines): (usize, usize, usize)) -> Vec<C> {
     let tiles = outputs.div_ceil(lines * LANES);
     let mut packed = vec![C::ZERO; tiles * inputs * lines];
     for n in 0..outputs {
@@ -256,7 +259,7 @@ fn pack<C: Cell>(weight: &[f32], (outputs, inputs, lines): (usize, usize, usize)
             packed[(tile * inputs + k) * lines + line].put(lane, weight[n * inputs + k]);
         }
     }
-    Some(packed)
+    packed
 }
 
 /// Lines per tile: the widest that pads no more columns than the narrowest would.
@@ -324,7 +327,7 @@ mod tests {
                         Packed::F16(_) => is_f16,
                         Packed::Bf16(_) => !is_f16,
                     });
-                    let weight = pack(&weights, (outputs, inputs, narrow.lines)).map(Packed::F32).expect("holds all");
+                    let weight = Packed::F32(pack(&weights, (outputs, inputs, narrow.lines)));
                     let wide = Linear { weight, bias: narrow.bias.clone(), ..narrow };
                     for rows in [1, 2, 5, 8] {
                         let x = noise(rows * inputs, 13);
