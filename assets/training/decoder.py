@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 import architecture
@@ -148,6 +149,8 @@ class Training:
         self.draws = {length: Draw(self.parts, length, length) for length, _ in self.crops}
         self.model = architecture.build()
         initialise(self.model)
+        if arguments.start:
+            self.start(arguments.start)
         if arguments.text:
             learned = torch.load(arguments.text, weights_only=True)["model"]
             missing, unexpected = self.model.load_state_dict(learned, strict=False)
@@ -155,7 +158,7 @@ class Training:
             if unexpected or [key for key in words if not key.endswith("embed_tokens.weight")]:
                 raise ValueError(f"{arguments.text} is no text encoder of this architecture: {words} {unexpected}")
         self.trained = Trained(self.model, text.load(arguments.tokenizer)).train()
-        self.steppers = optimisers(self.model, arguments.rate, arguments.text_rate if arguments.text else 1.0)
+        self.steppers = optimisers(self.model, arguments.rate, arguments.text_rate if arguments.text or arguments.start else 1.0)
         self.learning = {name: weights for name, weights in self.model.named_parameters() if weights.requires_grad}
         self.average = {name: weights.detach().clone() for name, weights in self.learning.items()}
         self.path = arguments.out / "decoder.pt"
@@ -163,6 +166,15 @@ class Training:
         if self.path.exists():
             self.resume()
         self.began = self.stored = self.scanned = time.monotonic()
+
+    def start(self, checkpoint: Path) -> None:
+        """Takes the weights of an exported checkpoint, text encoder and all; optimisers begin anew."""
+        learned = load_file(checkpoint / "model.safetensors")
+        missing, unexpected = self.model.load_state_dict({k: v.float() for k, v in learned.items()}, strict=False)
+        # Tensors that share memory are written once; the sinusoidal positions are computed.
+        lacking = [key for key in missing if not key.endswith(("embed_tokens.weight", "embed_positions.weights"))]
+        if lacking or unexpected:
+            raise ValueError(f"{checkpoint} is no checkpoint of this architecture: {lacking} {unexpected}")
 
     def spent(self) -> float:
         return self.before + time.monotonic() - self.began
@@ -267,6 +279,7 @@ def main() -> None:
     parser.add_argument("--valid", type=Path, required=True, help="a folder of parts of another seed")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--text", type=Path, help="text encoder to begin with, from pretrain_text.py")
+    parser.add_argument("--start", type=Path, help="a checkpoint directory to begin with")
     parser.add_argument("--out", type=Path, required=True, help="directory for decoder.pt")
     parser.add_argument("--minutes", type=float, default=50.0)
     parser.add_argument("--batch", type=int, default=6, help="clips in one worker's batch")

@@ -11,6 +11,7 @@ use tiller_engine::dataset::DatasetError;
 use tiller_engine::dataset::codes::{CodesRequest, PART, Progress, TrainingCodec, write_codes};
 use tiller_engine::dataset::concepts::Concept;
 use tiller_engine::dataset::files::{write_concept, write_labels, write_music};
+use tiller_engine::dataset::music::Keys;
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
 use tiller_engine::embedded;
 
@@ -39,6 +40,9 @@ struct Arguments {
     /// Write codes of this checkpoint's codec (a MusicGen directory, or "demo"); parts that are there are kept.
     #[arg(long, value_name = "CHECKPOINT")]
     codes: Option<PathBuf>,
+    /// With --codes: twelve clips in a row are one piece under one prompt on the twelve tonics.
+    #[arg(long, requires = "codes")]
+    every_key: bool,
     /// With --codes: index of the first clip, a multiple of 256.
     #[arg(long, default_value_t = 0, requires = "codes")]
     first: u64,
@@ -104,6 +108,7 @@ fn run(arguments: &Arguments) -> Result<u64, DatasetError> {
                 folder: out.clone(),
                 soundfont: font.clone(),
                 seed: arguments.seed,
+                keys: if arguments.every_key { Keys::Each } else { Keys::Spread },
                 first: arguments.first,
                 clips: arguments.clips,
                 seconds: arguments.seconds,

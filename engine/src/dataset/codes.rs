@@ -2,7 +2,7 @@
 //! number of worker threads (rayon's). A part is a NumPy array and its labels, one JSON line per clip.
 
 use super::files::{MusicLabel, as_read, write_error};
-use super::music::Music;
+use super::music::{Keys, Music};
 use super::render::Renderer;
 use super::{DatasetError, GENERATOR_VERSION, SAMPLE_RATE};
 use crate::checkpoint::{CheckpointSource, Config, Weights};
@@ -66,7 +66,7 @@ impl TrainingCodec {
         request: &CodesRequest,
         index: u64,
     ) -> Result<(Vec<u16>, MusicLabel), DatasetError> {
-        let music = Music::compose(request.seed, index, request.seconds);
+        let music = Music::compose_with(request.keys, request.seed, index, request.seconds);
         let samples = request.frames(self.encoder.hop()) * self.encoder.hop();
         let mut audio = renderer.music(&music, samples)?;
         audio.iter_mut().for_each(|x| *x = as_read(*x));
@@ -85,6 +85,8 @@ pub struct CodesRequest {
     pub soundfont: PathBuf,
     /// Seed of the data set.
     pub seed: u64,
+    /// How its clips share out the keys.
+    pub keys: Keys,
     /// Index of the first clip, a multiple of [`PART`].
     pub first: u64,
     /// Number of clips.
@@ -109,6 +111,7 @@ impl CodesRequest {
 struct Meta<'a> {
     kind: &'a str,
     seed: u64,
+    keys: Keys,
     seconds: f64,
     frames: usize,
     codebooks: usize,
@@ -206,6 +209,7 @@ fn settle_meta(request: &CodesRequest, codec: &TrainingCodec, frames: usize) -> 
     let meta = Meta {
         kind: "codes",
         seed: request.seed,
+        keys: request.keys,
         seconds: request.seconds,
         frames,
         codebooks: codec.codebooks,
@@ -264,6 +268,7 @@ mod tests {
             folder: PathBuf::new(),
             soundfont: PathBuf::new(),
             seed: 1,
+            keys: Keys::Spread,
             first,
             clips,
             seconds: 1.0,
@@ -283,6 +288,7 @@ mod tests {
                 folder: folder.clone(),
                 soundfont: DEFAULT_SOUNDFONT.into(),
                 seed,
+                keys: Keys::Spread,
                 first: 0,
                 clips,
                 seconds: 0.5,

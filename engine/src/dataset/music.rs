@@ -5,6 +5,7 @@ use super::instruments::{INSTRUMENTS, Instrument, players_of};
 use super::prompt::{self, Wording};
 use super::random::Random;
 use super::texture::{Note, Part, Texture};
+use serde::Serialize;
 
 /// One voice of a piece.
 #[derive(Debug, Clone)]
@@ -47,14 +48,43 @@ const MUSIC_STREAM: u64 = 1;
 const WORD_STREAM: u64 = 2;
 const KEY_STREAM: u64 = 3;
 
+/// How the clips of a data set share out the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keys {
+    /// Every clip is a piece of its own; 24 in a row hold every key in both modes once.
+    #[default]
+    Spread,
+    /// Twelve clips in a row are one piece under one prompt on the twelve tonics: nothing that a prompt says, not even all
+    /// of its words together, goes with a pitch.
+    Each,
+}
+
 impl Music {
     /// Composes clip `index` of data set `seed`, long enough for `seconds` after its start.
     pub fn compose(seed: u64, index: u64, seconds: f64) -> Self {
-        let mut random = Random::new(seed, index, MUSIC_STREAM);
         // Each run of 24 clips holds every key in both modes once, in an order of its own.
         let order: [usize; 24] = Random::new(seed, index / 24, KEY_STREAM).permutation();
         let slot = order[(index % 24) as usize];
         let key = Key { tonic: slot % 12, mode: if slot < 12 { Mode::Major } else { Mode::Minor } };
+        Self::compose_in(key, seed, index, seconds)
+    }
+
+    /// As [`Music::compose`], in a data set that shares out the keys in this way.
+    pub fn compose_with(keys: Keys, seed: u64, index: u64, seconds: f64) -> Self {
+        match keys {
+            Keys::Spread => Self::compose(seed, index, seconds),
+            Keys::Each => {
+                let (piece, tonic) = (index / 12, (index % 12) as usize);
+                let mode = if piece.is_multiple_of(2) { Mode::Major } else { Mode::Minor };
+                Self { index, ..Self::compose_in(Key { tonic, mode }, seed, piece, seconds) }
+            }
+        }
+    }
+
+    /// Piece `index` of `seed` in this key; everything but the key depends on the two numbers alone.
+    fn compose_in(key: Key, seed: u64, index: u64, seconds: f64) -> Self {
+        let mut random = Random::new(seed, index, MUSIC_STREAM);
         let progressions = key.mode.progressions();
         let progression = progressions[random.below(progressions.len())];
 
@@ -165,6 +195,25 @@ mod tests {
         many(2400).for_each(|m| *counts.entry(m.key).or_insert(0) += 1);
         assert_eq!(counts.len(), 24);
         assert!(counts.values().all(|&n| n == 100), "{counts:?}");
+    }
+
+    #[test]
+    fn a_piece_in_every_key_has_one_prompt_and_one_course() {
+        for piece in 0..40 {
+            let clips: Vec<Music> =
+                (0..12).map(|tonic| Music::compose_with(Keys::Each, 11, 12 * piece + tonic, 8.0)).collect();
+            for (tonic, clip) in clips.iter().enumerate() {
+                assert_eq!((clip.key.tonic, clip.key.mode), (tonic, clips[0].key.mode));
+                assert_eq!((&clip.prompt, clip.bpm, clip.index), (&clips[0].prompt, clips[0].bpm, 12 * piece + tonic as u64));
+                for (voice, other) in clip.voices.iter().zip(&clips[0].voices) {
+                    assert_eq!((voice.instrument, voice.texture), (other.instrument, other.texture));
+                    let times = |notes: &[Note]| notes.iter().map(|n| n.start.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(times(&voice.notes), times(&other.notes));
+                }
+            }
+        }
+        let modes: Vec<Mode> = [0, 12].map(|index| Music::compose_with(Keys::Each, 11, index, 4.0).key.mode).into();
+        assert_ne!(modes[0], modes[1]);
     }
 
     #[test]
