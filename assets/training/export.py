@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 import architecture
 import text
@@ -31,6 +32,14 @@ def write(model, tokenizer, directory: Path, dtype: torch.dtype = torch.float16)
         file.chmod(0o644)  # save_pretrained leaves the weights readable by the owner alone
 
 
+def codec(path: Path) -> dict[str, torch.Tensor]:
+    """The codec's weights out of codec.pt, or out of a checkpoint directory whose codec stays as it is."""
+    if not path.is_dir():
+        return torch.load(path, weights_only=True)["model"]
+    start, tensors = "audio_encoder.", load_file(path / "model.safetensors")
+    return {name.removeprefix(start): tensor.float() for name, tensor in tensors.items() if name.startswith(start)}
+
+
 def load(model, path: Path) -> int:
     """Decoder and text encoder out of a training state; returns its step."""
     state = torch.load(path, weights_only=True)
@@ -46,14 +55,14 @@ def load(model, path: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, help="decoder.pt written by decoder.py; untrained without it: for the codec")
-    parser.add_argument("--codec", type=Path, required=True, help="codec.pt written by codec.py")
+    parser.add_argument("--codec", type=Path, required=True, help="codec.pt written by codec.py, or a checkpoint directory")
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory with tokenizer.json")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--float32", action="store_true")
     arguments = parser.parse_args()
     torch.manual_seed(1)
     model = architecture.build()
-    model.audio_encoder.load_state_dict(torch.load(arguments.codec, weights_only=True)["model"])
+    model.audio_encoder.load_state_dict(codec(arguments.codec))
     step = load(model, arguments.state) if arguments.state else 0
     write(model, text.load(arguments.tokenizer), arguments.out, torch.float32 if arguments.float32 else torch.float16)
     size = sum(file.stat().st_size for file in arguments.out.iterdir())

@@ -5,6 +5,7 @@ pub mod delay_pattern;
 mod forward;
 pub mod kv_cache;
 mod position;
+pub mod quality;
 pub mod sampling;
 mod weights;
 

@@ -14,6 +14,7 @@ use crate::error::EngineError;
 use crate::link::{Link, StreamFormat, link};
 use crate::loader::{Loader, Request};
 use crate::model::Model;
+use crate::precision::Precision;
 use crate::runner::{Order, Runner};
 use crate::status::{State, Status, StatusCell};
 
@@ -40,6 +41,8 @@ struct Wanted {
     prompt: String,
     /// Play window in positions; `None` is the checkpoint's own.
     window: Option<usize>,
+    /// How exactly the weights are kept; `None` is what suits the checkpoint's size.
+    precision: Option<Precision>,
     format: StreamFormat,
 }
 
@@ -67,6 +70,7 @@ impl Handle {
                 source: ModelSource::Embedded,
                 prompt: String::new(),
                 window: None,
+                precision: None,
                 format: StreamFormat::PUBLISHED,
             }),
             threads: Mutex::new(None),
@@ -108,6 +112,7 @@ impl Handle {
             prompt: wanted.prompt.clone(),
             generation: self.prompt_generation(),
             window: wanted.window,
+            precision: wanted.precision,
         });
         *threads = Some(Threads { loader, runner, orders, requests });
         Ok(())
@@ -128,6 +133,7 @@ impl Handle {
                 prompt: wanted.prompt.clone(),
                 generation: self.prompt_generation(),
                 window: wanted.window,
+                precision: wanted.precision,
             });
         }
     }
@@ -135,6 +141,11 @@ impl Handle {
     /// Shortens the play window (in positions), for the next model that is asked for. `None` is the checkpoint's own.
     pub fn set_window(&self, window: Option<usize>) {
         self.wanted.lock().window = window;
+    }
+
+    /// How exactly weights are kept, for the next model that is asked for. `None` is what suits its size.
+    pub fn set_precision(&self, precision: Option<Precision>) {
+        self.wanted.lock().precision = precision;
     }
 
     /// Asks for a prompt; returns its generation, which control frames carry. It is encoded off this thread.

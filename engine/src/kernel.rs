@@ -36,10 +36,17 @@ macro_rules! wide {
 }
 
 pub mod activation;
+pub mod activations;
 pub mod attention;
+pub mod columns;
+mod dots;
 pub mod elementary;
+pub mod int4;
+pub mod int8;
 mod lanes;
+pub mod layer;
 pub mod linear;
 pub mod norm;
+mod quantised;
 
 pub use linear::Linear;

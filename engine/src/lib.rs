@@ -17,6 +17,8 @@ pub mod model;
 pub mod parity;
 pub mod piece;
 pub mod player;
+pub mod pool;
+pub mod precision;
 pub mod render;
 mod runner;
 pub mod sound_file;

@@ -8,13 +8,21 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::handle::ModelSource;
 use crate::model::Model;
 use crate::player::Player;
+use crate::precision::Precision;
 use crate::runner::Order;
 use crate::status::{State, StatusCell};
 
 /// What the handle asks for.
 pub(crate) enum Request {
     /// Load a model and encode the prompt that it starts with.
-    Model { source: ModelSource, prompt: String, generation: u32, window: Option<usize> },
+    Model {
+        source: ModelSource,
+        prompt: String,
+        generation: u32,
+        window: Option<usize>,
+        /// `None` is what suits the checkpoint's size.
+        precision: Option<Precision>,
+    },
     /// Encode a prompt for the model that is loaded.
     Prompt { text: String, generation: u32 },
     /// End the thread.
@@ -37,8 +45,8 @@ impl Loader {
     pub(crate) fn run(mut self) {
         while let Ok(request) = self.requests.recv() {
             match request {
-                Request::Model { source, prompt, generation, window } => {
-                    self.load(&source, &prompt, generation, window);
+                Request::Model { source, prompt, generation, window, precision } => {
+                    self.load(&source, &prompt, generation, window, precision);
                 }
                 Request::Prompt { text, generation } => self.encode(&text, generation),
                 Request::Stop => return,
@@ -46,14 +54,23 @@ impl Loader {
         }
     }
 
-    fn load(&mut self, source: &ModelSource, text: &str, generation: u32, window: Option<usize>) {
+    fn load(
+        &mut self,
+        source: &ModelSource,
+        text: &str,
+        generation: u32,
+        window: Option<usize>,
+        precision: Option<Precision>,
+    ) {
         self.model = None;
         self.send(Order::Silence { dead: false });
         self.status.set_model(&Model::name_of(source));
         self.status.set_notice(String::new());
         self.status.set_state(State::Loading(0));
         let progress = |percent| self.status.set_state(State::Loading(percent));
-        let loaded = Model::load(source, &progress).and_then(|model| {
+        // A configuration that cannot be read has its say when the model is loaded.
+        let suited = || Model::suited_precision(source).unwrap_or_default();
+        let loaded = Model::load_at(source, precision.unwrap_or_else(suited), &progress).and_then(|model| {
             self.status.set_state(State::Warming);
             let prompt = Arc::new(model.prompt(text)?);
             Ok((model, prompt))
@@ -63,7 +80,7 @@ impl Loader {
                 if let Some(notice) = model.notice() {
                     self.status.set_notice(notice.to_owned());
                 }
-                let mut player = Box::new(Player::new(model.clone(), prompt, window));
+                let mut player = Box::new(Player::on(model.pool(), model.clone(), prompt, window));
                 player.warm_up();
                 self.model = Some(model);
                 self.send(Order::Play { player, prompt: generation });

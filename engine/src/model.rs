@@ -9,10 +9,13 @@ use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointSource, CodecConf
 use crate::codec::CodecDecoder;
 use crate::decoder::Decoder;
 use crate::decoder::delay_pattern::DelayPattern;
+use crate::decoder::quality::Quality;
 use crate::embedded;
 use crate::error::EngineError;
 use crate::handle::ModelSource;
 use crate::link::StreamFormat;
+use crate::pool::{self, Pool};
+use crate::precision::Precision;
 use crate::steering::directions::{Directions, DirectionsError};
 use crate::steering::doses::Lane;
 use crate::steering::table::{LaneTable, Steering};
@@ -26,8 +29,17 @@ pub fn directions_file(concept: &str) -> String {
     format!("tiller-{concept}.safetensors")
 }
 
+/// Nats a code by which 8-bit weights may change what a codebook's codes are drawn from. Past it a checkpoint is kept in bf16.
+const MOST_DIVERGENCE: f64 = 0.05;
+
+/// What the decoder plays while its 8-bit layers are measured.
+const SETTLING_PROMPT: &str = "medium piano melody";
+
+/// Weights of a step, or bytes of them, that one thread reads in a few milliseconds.
+const SMALL_STEP: u64 = 32_000_000;
+
 /// What every instance in the process shares.
-static LOADED: Mutex<Vec<(ModelSource, Weak<Model>)>> = Mutex::new(Vec::new());
+static LOADED: Mutex<Vec<(ModelSource, Precision, Weak<Model>)>> = Mutex::new(Vec::new());
 
 /// One checkpoint.
 pub struct Model {
@@ -38,6 +50,7 @@ pub struct Model {
     text: TextEncoder,
     steering: Steering,
     notice: Option<String>,
+    quality: Option<Quality>,
     format: StreamFormat,
     channels: usize,
     window: usize,
@@ -53,23 +66,36 @@ impl ModelSource {
 }
 
 impl Model {
-    /// Loads a checkpoint, or shares the copy that another instance has loaded. `progress` hears percent.
+    /// Loads a checkpoint as exactly as it is, or shares the copy that another instance has loaded. `progress` hears percent.
     ///
     /// # Errors
     /// When the checkpoint cannot be used. Directions that cannot be used are a [`Model::notice`], not an error: the model
     /// plays unsteered.
     pub fn load(source: &ModelSource, progress: &dyn Fn(u8)) -> Result<Arc<Self>, EngineError> {
+        Self::load_at(source, Precision::F32, progress)
+    }
+
+    /// As [`Model::load`], at a precision.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_at(
+        source: &ModelSource,
+        precision: Precision,
+        progress: &dyn Fn(u8),
+    ) -> Result<Arc<Self>, EngineError> {
         // Held while loading: a second instance waits for the first one's copy instead of making its own.
         let mut loaded = LOADED.lock();
-        loaded.retain(|(_, model)| model.strong_count() > 0);
-        let shared = loaded.iter().find(|(other, _)| other == source).and_then(|(_, model)| model.upgrade());
+        loaded.retain(|(_, _, model)| model.strong_count() > 0);
+        let same = |(other, at, _): &&(ModelSource, Precision, _)| other == source && *at == precision;
+        let shared = loaded.iter().find(same).and_then(|(_, _, model)| model.upgrade());
         if let Some(model) = shared {
             return Ok(model);
         }
-        let mut model = Self::read(&source.checkpoint(), progress)?;
+        let mut model = Self::read(&source.checkpoint(), precision, progress)?;
         model.take_files_beside(&source.checkpoint());
         let model = Arc::new(model);
-        loaded.push((source.clone(), Arc::downgrade(&model)));
+        loaded.push((source.clone(), precision, Arc::downgrade(&model)));
         Ok(model)
     }
 
@@ -78,8 +104,12 @@ impl Model {
     ///
     /// # Errors
     /// When the checkpoint or the directions cannot be used.
-    pub fn steered_by(source: &ModelSource, directions: &[Directions]) -> Result<Arc<Self>, EngineError> {
-        let mut model = Self::read(&source.checkpoint(), &|_| ())?;
+    pub fn steered_by(
+        source: &ModelSource,
+        precision: Precision,
+        directions: &[Directions],
+    ) -> Result<Arc<Self>, EngineError> {
+        let mut model = Self::read(&source.checkpoint(), precision, &|_| ())?;
         for own in directions {
             let lane = Lane::ALL.into_iter().find(|lane| lane.concept() == own.concept);
             // A concept without a lane cannot be played yet.
@@ -90,9 +120,9 @@ impl Model {
         Ok(Arc::new(model))
     }
 
-    fn read(source: &CheckpointSource, progress: &dyn Fn(u8)) -> Result<Self, EngineError> {
+    fn read(source: &CheckpointSource, precision: Precision, progress: &dyn Fn(u8)) -> Result<Self, EngineError> {
         let checkpoint = Checkpoint::load(source, &|share| progress((share * 50.0) as u8))?;
-        let decoder = Decoder::load(&checkpoint.weights, &checkpoint.config)?;
+        let mut decoder = Decoder::load_at(&checkpoint.weights, &checkpoint.config, precision)?;
         progress(75);
         let codebooks = checkpoint.config.decoder.codebooks_per_channel();
         let codec = Arc::new(CodecDecoder::load(&checkpoint.weights, &checkpoint.config.codec, codebooks)?);
@@ -103,6 +133,16 @@ impl Model {
             &checkpoint.tokenizer,
             &source.file("tokenizer.json"),
         )?;
+        progress(90);
+        let mut quality = None;
+        if precision == Precision::Int8 {
+            let measured = Self::settle(&mut decoder, &checkpoint, &text)?;
+            log::info!("{}: 8-bit layers: {measured:?}", checkpoint.name);
+            if measured.divergence.iter().any(|nats| *nats > MOST_DIVERGENCE || nats.is_nan()) {
+                decoder = Decoder::load_at(&checkpoint.weights, &checkpoint.config, Precision::Bf16)?;
+            }
+            quality = Some(measured);
+        }
         progress(95);
         checkpoint.weights.log_unused();
         let (name, hash) = (checkpoint.name.clone(), checkpoint.weights.hash().to_owned());
@@ -119,10 +159,17 @@ impl Model {
             text,
             steering,
             notice: None,
+            quality,
             format,
             channels: config.decoder.audio_channels,
             window: config.generation.max_length,
         })
+    }
+
+    /// Measures what 8-bit layers cost on music of the decoder's own, and keeps those in bf16 that stray.
+    fn settle(decoder: &mut Decoder, checkpoint: &Checkpoint, text: &TextEncoder) -> Result<Quality, EngineError> {
+        let states = text.encode(SETTLING_PROMPT)?.states;
+        Ok(decoder.settle(&checkpoint.weights, &checkpoint.config, &states, &pool::shared())?)
     }
 
     /// Takes the directions beside the checkpoint; those that cannot be used become the notice.
@@ -159,6 +206,25 @@ impl Model {
         Ok(stream_format(&Config::read(&source.checkpoint())?))
     }
 
+    /// The precision that suits a checkpoint's size: as it is while a step stays small, else 8 bits, without which no
+    /// published checkpoint plays in real time on a few cores.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read.
+    pub fn suited_precision(source: &ModelSource) -> Result<Precision, CheckpointError> {
+        let shape = Config::read(&source.checkpoint())?.decoder;
+        let (hidden, feed) = (shape.hidden_size as u64, shape.ffn_dim as u64);
+        let block = 6 * hidden * hidden + 2 * hidden * feed;
+        let step = shape.num_hidden_layers as u64 * block + (shape.num_codebooks * shape.vocab_size) as u64 * hidden;
+        Ok(if step > SMALL_STEP { Precision::Int8 } else { Precision::F32 })
+    }
+
+    /// The threads that play this model: the process's own for a large one. A step of a small one is over before another
+    /// thread has woken.
+    pub fn pool(&self) -> Arc<Pool> {
+        if self.decoder.bytes_per_step() > SMALL_STEP as usize { pool::shared() } else { Arc::new(Pool::new(1)) }
+    }
+
     /// What people call the checkpoint.
     pub fn name_of(source: &ModelSource) -> String {
         source.checkpoint().name()
@@ -182,6 +248,11 @@ impl Model {
         &self.hash
     }
 
+    /// What decides what it plays: its weights and how exactly they are kept.
+    pub fn fingerprint(&self) -> String {
+        format!("{} {}", self.hash, self.decoder.precision())
+    }
+
     /// The transformer.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
@@ -200,6 +271,11 @@ impl Model {
     /// A problem that did not keep the model from playing: why its directions were refused.
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
+    }
+
+    /// What 8-bit weights cost this checkpoint, where it was loaded with them.
+    pub fn quality(&self) -> Option<&Quality> {
+        self.quality.as_ref()
     }
 
     /// Its clock.

@@ -9,6 +9,7 @@ use crate::control::ControlFrame;
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::{Decoder, MAX_CODEBOOKS};
 use crate::link::{CHANNELS, FrameHeader};
+use crate::pool::Pool;
 use crate::steering::doses::{Doses, Lane};
 use crate::steering::envelope::Envelope;
 use crate::steering::guard::Guard;
@@ -70,6 +71,7 @@ impl Piece {
         channels: usize,
         window: usize,
         frame_seconds: f32,
+        pool: &Arc<Pool>,
     ) -> Self {
         let (bos, pad, frame_samples) = (decoder.bos(), decoder.pad(), codec.hop());
         let pattern = DelayPattern::new(decoder.codebooks(), channels);
@@ -79,7 +81,7 @@ impl Piece {
             bos,
             pad,
             steps: vec![blank; window + delay + 2],
-            streams: (0..pattern.channels()).map(|_| DecoderStream::new(codec.clone())).collect(),
+            streams: (0..pattern.channels()).map(|_| DecoderStream::on(pool.clone(), codec.clone(), 1)).collect(),
             channel: vec![0.0; frame_samples * codec.channels()],
             frame_samples,
             frame: vec![0.0; frame_samples * CHANNELS],

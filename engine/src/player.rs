@@ -20,6 +20,7 @@ use crate::decoder::{Observer, Row, Scratch};
 use crate::error::EngineError;
 use crate::model::Model;
 use crate::piece::{Piece, Sink};
+use crate::pool::Pool;
 use crate::text::Prompt;
 use roll::{REBUILD_POSITIONS, Roll};
 
@@ -79,6 +80,11 @@ impl Player {
     /// Allocates caches for the model's own play window, or for a shorter one (`window` positions, at least 64). When a
     /// window is full, its newest half is kept as context and has been rebuilt from position 0 by then.
     pub fn new(model: Arc<Model>, prompt: Arc<Prompt>, window: Option<usize>) -> Self {
+        Self::on(Arc::new(Pool::new(1)), model, prompt, window)
+    }
+
+    /// As [`Player::new`], on the threads of `pool` besides the runner's own. What is played does not depend on them.
+    pub fn on(pool: Arc<Pool>, model: Arc<Model>, prompt: Arc<Prompt>, window: Option<usize>) -> Self {
         let window = window.map_or(model.window(), |window| window.max(64).min(model.window()));
         let decoder = model.decoder();
         let pattern = DelayPattern::new(decoder.codebooks(), model.channels());
@@ -90,10 +96,10 @@ impl Player {
         };
         let format = model.format();
         let frame_seconds = format.frame_samples as f32 / format.model_rate as f32;
-        let piece = || Piece::new(decoder, model.codec(), model.channels(), window, frame_seconds);
+        let piece = || Piece::new(decoder, model.codec(), model.channels(), window, frame_seconds, &pool);
         let width = decoder.blocks() * decoder.hidden();
         Self {
-            scratch: Scratch::new(decoder, MAX_ROWS),
+            scratch: Scratch::on(decoder, MAX_ROWS, pool.clone()),
             sampler: Sampler::new(decoder.vocab()),
             pairs: [pair(), pair()],
             live: 0,

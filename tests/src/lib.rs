@@ -9,6 +9,7 @@ pub mod prefill;
 pub mod project;
 pub mod score;
 pub mod soak;
+pub mod tensors;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -20,6 +20,7 @@ use tiller_engine::evaluation::steered::Aim;
 use tiller_engine::evaluation::steering_report::{Options, steering_part};
 use tiller_engine::evaluation::{EVALUATION_VERSION, EvaluationError};
 use tiller_engine::handle::ModelSource;
+use tiller_engine::precision::Precision;
 use tiller_engine::stages::StageBar;
 use tiller_engine::steering::directions::Directions;
 use tiller_engine::steering::doses::Lane;
@@ -31,6 +32,9 @@ struct Arguments {
     /// A MusicGen directory, or "demo" for the embedded checkpoint.
     #[arg(long, default_value = "demo")]
     checkpoint: PathBuf,
+    /// How exactly the decoder's weights are kept: f32, bf16, int8 or int4.
+    #[arg(long, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Which prompts and seeds: everything is tuned on dev and judged on test.
     #[arg(long, value_enum, default_value_t = SplitName::Test)]
     split: SplitName,
@@ -197,6 +201,7 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
     let test = arguments.split == SplitName::Test;
     let request = Request {
         source,
+        precision: arguments.precision,
         test,
         seed_base: arguments.seed_base,
         sampling: arguments.sampling(),
@@ -212,6 +217,7 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
         report: serde_json::json!({
             "checkpoint": session.model().name(),
             "checkpoint_sha256": session.model().hash(),
+            "precision": session.model().decoder().precision().name(),
             "split": split,
             "seed_base": session.split().seed_base,
             "quick": arguments.quick,

@@ -12,6 +12,7 @@ use tiller_engine::control::{Chord, ControlFrame, PitchClass, Quality};
 use tiller_engine::evaluation::spectrogram::{self, Strip};
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::link::CHANNELS;
+use tiller_engine::precision::Precision;
 use tiller_engine::render::{Move, render};
 use tiller_engine::sound_file::Sound;
 
@@ -35,6 +36,9 @@ struct Arguments {
     /// (linear), bypass. Values hold until the next move that names them. May be given many times, in order of time.
     #[arg(long = "move")]
     moves: Vec<String>,
+    /// How exactly the decoder's weights are kept: f32, bf16, int8 or int4; without it what suits the checkpoint's size.
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Play window in positions, shorter than the checkpoint's own.
     #[arg(long)]
     window: Option<usize>,
@@ -122,6 +126,7 @@ struct Rendered {
 fn play(arguments: &Arguments, clip: &Clip, seconds: f64) -> Result<Rendered, Box<dyn Error>> {
     let handle = Handle::new();
     handle.set_window(arguments.window);
+    handle.set_precision(arguments.precision);
     handle.set_model(arguments.checkpoint.clone().map_or(ModelSource::Embedded, ModelSource::Directory));
     handle.set_prompt(&clip.prompt);
 

@@ -2,6 +2,7 @@
 //! Padding follows transformers' `EncodecConv1d`, the reflection at both ends of the stream included.
 
 use crate::kernel::{Linear, activation};
+use crate::pool::Pool;
 
 /// Rows gathered at a time where dilation keeps a window from being contiguous.
 const GATHER_ROWS: usize = 32;
@@ -136,7 +137,15 @@ impl Conv {
     ///
     /// # Realtime safety
     /// No allocation, no lock.
-    pub(super) fn push(&self, state: &mut ConvState, input: &[f32], rows: usize, last: bool, out: &mut [f32]) -> usize {
+    pub(super) fn push(
+        &self,
+        state: &mut ConvState,
+        input: &[f32],
+        rows: usize,
+        last: bool,
+        out: &mut [f32],
+        pool: &Pool,
+    ) -> usize {
         let channels = self.shape.inputs;
         self.drop_used(state);
         let end = state.rows * channels;
@@ -156,7 +165,7 @@ impl Conv {
             self.pad_end(state);
         }
         let count = ready - state.made;
-        self.convolve(state, count, out);
+        self.convolve(state, count, out, pool);
         state.made = ready;
         count
     }
@@ -216,14 +225,14 @@ impl Conv {
     }
 
     /// The next `count` outputs from the window.
-    fn convolve(&self, state: &mut ConvState, count: usize, out: &mut [f32]) {
+    fn convolve(&self, state: &mut ConvState, count: usize, out: &mut [f32], pool: &Pool) {
         let ConvShape { inputs: channels, outputs, kernel, stride, dilation } = self.shape;
         if count == 0 {
             return;
         }
         let first = state.made * stride - state.base;
         if dilation == 1 {
-            self.linear.forward(&state.data[first * channels..], stride * channels, count, out, outputs);
+            self.linear.forward_on(pool, &state.data[first * channels..], stride * channels, count, out, outputs);
             return;
         }
         let width = kernel * channels;
@@ -237,7 +246,7 @@ impl Conv {
                     state.gather[to..to + channels].copy_from_slice(&state.data[from..from + channels]);
                 }
             }
-            self.linear.forward(&state.gather, width, rows, &mut out[done * outputs..], outputs);
+            self.linear.forward_on(pool, &state.gather, width, rows, &mut out[done * outputs..], outputs);
             done += rows;
         }
     }
@@ -297,7 +306,8 @@ mod tests {
                         let mut out = vec![f32::NAN; conv.most_rows_out(chunk) * 2];
                         for piece in x.chunks(chunk * 3) {
                             seen += piece.len() / 3;
-                            let count = conv.push(&mut state, piece, piece.len() / 3, seen == rows, &mut out);
+                            let count =
+                                conv.push(&mut state, piece, piece.len() / 3, seen == rows, &mut out, &Pool::new(1));
                             got.extend_from_slice(&out[..count * 2]);
                         }
                         assert_eq!(

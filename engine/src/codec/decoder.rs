@@ -9,6 +9,7 @@ use super::seanet;
 use super::stack::{Stack, StackStream};
 use super::{CodecError, Codes};
 use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
+use crate::pool::Pool;
 
 /// Frames per push of a whole-sequence decode: enough to read the weights seldom, few enough to stay in cache.
 const WHOLE_FRAMES: usize = 8;
@@ -104,10 +105,15 @@ impl DecoderStream {
 
     /// A stream that takes up to `frames` frames per push: a longer hop reads the weights less often.
     pub fn with_hop(decoder: Arc<CodecDecoder>, frames: usize) -> Self {
+        Self::on(Arc::new(Pool::new(1)), decoder, frames)
+    }
+
+    /// As [`DecoderStream::with_hop`], on the threads of `pool` besides the calling one. The samples do not depend on them.
+    pub fn on(pool: Arc<Pool>, decoder: Arc<CodecDecoder>, frames: usize) -> Self {
         let frames = frames.max(1);
         let queued = decoder.stack.most_rows_out(frames) + (decoder.lookahead_frames + frames + 1) * decoder.hop;
         let capacity = queued * decoder.channels;
-        let mut stack = decoder.stack.stream(frames);
+        let mut stack = decoder.stack.stream(frames, pool);
         // Fresh memory is mapped at its first use: that is paid here, not by the first frame of music.
         decoder.stack.push(&mut stack, frames, false, |latent| latent.fill(0.0));
         decoder.stack.reset(&mut stack);

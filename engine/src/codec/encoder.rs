@@ -1,11 +1,14 @@
 //! EnCodec's encoder: audio to codes, whole sequences of any length. Any thread but the audio thread; learning uses it.
 //! Layer for layer as transformers' `EncodecEncoder`.
 
+use std::sync::Arc;
+
 use super::quantizer::{Quantizer, Search};
 use super::seanet;
 use super::stack::Stack;
 use super::{CodecError, Codes};
 use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
+use crate::pool::Pool;
 
 /// Frames of audio per pass, which bounds the memory whatever the length.
 const CHUNK_FRAMES: usize = 16;
@@ -118,7 +121,7 @@ impl CodecEncoder {
             return Err(CodecError::PartialSample { found: audio.len(), channels: self.channels });
         }
         let most = CHUNK_FRAMES * self.hop;
-        let mut stream = self.stack.stream(most);
+        let mut stream = self.stack.stream(most, Arc::new(Pool::new(1)));
         let frames = (audio.len() / self.channels).div_ceil(self.hop);
         let mut latent = Vec::with_capacity(frames * self.latent_width());
         let mut chunks = audio.chunks(most * self.channels).peekable();

@@ -1,6 +1,7 @@
 //! Stacked LSTM with a residual add, its state carried from push to push. Runner thread. Gate order i, f, g, o (PyTorch).
 
 use crate::kernel::{Linear, activation};
+use crate::pool::Pool;
 
 /// One layer's weights: gates of width `4 * hidden` from the input and from the last output.
 pub(super) struct LstmLayer {
@@ -58,17 +59,24 @@ impl Lstm {
     ///
     /// # Realtime safety
     /// No allocation, no lock.
-    pub(super) fn push(&self, state: &mut LstmState, input: &[f32], rows: usize, out: &mut [f32]) -> usize {
+    pub(super) fn push(
+        &self,
+        state: &mut LstmState,
+        input: &[f32],
+        rows: usize,
+        out: &mut [f32],
+        pool: &Pool,
+    ) -> usize {
         let hidden = self.hidden;
         let out = &mut out[..rows * hidden];
         out.copy_from_slice(&input[..rows * hidden]);
         for (index, layer) in self.layers.iter().enumerate() {
             // The input's share of the gates is known for all rows: one pass over those weights.
-            layer.input.forward(out, hidden, rows, &mut state.gates, 4 * hidden);
+            layer.input.forward_on(pool, out, hidden, rows, &mut state.gates, 4 * hidden);
             let h = &mut state.output[index * hidden..][..hidden];
             let c = &mut state.cell[index * hidden..][..hidden];
             for (gates, out) in state.gates.chunks_exact_mut(4 * hidden).zip(out.chunks_exact_mut(hidden)) {
-                layer.recurrent.forward_add(h, hidden, 1, gates, 4 * hidden);
+                layer.recurrent.forward_add_on(pool, h, hidden, 1, gates, 4 * hidden);
                 let (sigmoids, output_gate) = gates.split_at_mut(3 * hidden);
                 let (input_forget, candidate) = sigmoids.split_at_mut(2 * hidden);
                 activation::sigmoid(input_forget);

@@ -2,6 +2,7 @@
 
 use super::conv::{Conv, ConvState};
 use crate::kernel::{Linear, activation};
+use crate::pool::Pool;
 
 /// One residual block, immutable.
 pub(super) struct Residual {
@@ -71,18 +72,19 @@ impl Residual {
         rows: usize,
         last: bool,
         out: &mut [f32],
+        pool: &Pool,
     ) -> usize {
         let (width, hidden_width) = (self.inputs(), self.conv.outputs());
         let end = state.skip_rows * width;
         state.skip[end..end + rows * width].copy_from_slice(&input[..rows * width]);
         state.skip_rows += rows;
 
-        let count = self.conv.push(&mut state.conv, input, rows, last, &mut state.hidden);
+        let count = self.conv.push(&mut state.conv, input, rows, last, &mut state.hidden, pool);
         let hidden = &mut state.hidden[..count * hidden_width];
         activation::elu(hidden);
-        self.pointwise.forward(hidden, hidden_width, count, out, width);
+        self.pointwise.forward_on(pool, hidden, hidden_width, count, out, width);
         match &self.shortcut {
-            Some(shortcut) => shortcut.forward_add(&state.skip, width, count, out, width),
+            Some(shortcut) => shortcut.forward_add_on(pool, &state.skip, width, count, out, width),
             None => {
                 for (y, x) in out[..count * width].iter_mut().zip(&state.skip) {
                     *y += x;

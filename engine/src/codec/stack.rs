@@ -1,9 +1,12 @@
 //! A SEANet half (encoder or decoder) as a chain of streaming stages, with buffers sized once. Runner thread.
 
+use std::sync::Arc;
+
 use super::conv::{Conv, ConvState};
 use super::lstm::{Lstm, LstmState};
 use super::residual::{Residual, ResidualState};
 use super::upsample::{Upsample, UpsampleState};
+use crate::pool::Pool;
 
 /// One layer of the chain.
 pub(super) enum Stage {
@@ -76,12 +79,20 @@ impl Stage {
         }
     }
 
-    fn push(&self, state: &mut StageState, input: &[f32], rows: usize, last: bool, out: &mut [f32]) -> usize {
+    fn push(
+        &self,
+        state: &mut StageState,
+        input: &[f32],
+        rows: usize,
+        last: bool,
+        out: &mut [f32],
+        pool: &Pool,
+    ) -> usize {
         match (self, state) {
-            (Stage::Conv(s), StageState::Conv(state)) => s.push(state, input, rows, last, out),
-            (Stage::Upsample(s), StageState::Upsample(state)) => s.push(state, input, rows, last, out),
-            (Stage::Lstm(s), StageState::Lstm(state)) => s.push(state, input, rows, out),
-            (Stage::Residual(s), StageState::Residual(state)) => s.push(state, input, rows, last, out),
+            (Stage::Conv(s), StageState::Conv(state)) => s.push(state, input, rows, last, out, pool),
+            (Stage::Upsample(s), StageState::Upsample(state)) => s.push(state, input, rows, last, out, pool),
+            (Stage::Lstm(s), StageState::Lstm(state)) => s.push(state, input, rows, out, pool),
+            (Stage::Residual(s), StageState::Residual(state)) => s.push(state, input, rows, last, out, pool),
             _ => unreachable!("a state belongs to the stage that made it"),
         }
     }
@@ -98,6 +109,7 @@ pub(super) struct StackStream {
     /// Rows between stages, in turns.
     even: Vec<f32>,
     odd: Vec<f32>,
+    pool: Arc<Pool>,
 }
 
 impl Stack {
@@ -120,8 +132,8 @@ impl Stack {
         self.stages.iter().fold(rows, |rows, stage| stage.most_rows_out(rows))
     }
 
-    /// An empty stream for pushes of at most `rows` rows; nothing allocates after this.
-    pub(super) fn stream(&self, rows: usize) -> StackStream {
+    /// An empty stream for pushes of at most `rows` rows, computed by the threads of `pool`; nothing allocates after this.
+    pub(super) fn stream(&self, rows: usize, pool: Arc<Pool>) -> StackStream {
         let (mut rows, mut most) = (rows, 0);
         let mut states = Vec::with_capacity(self.stages.len());
         for stage in &self.stages {
@@ -130,7 +142,7 @@ impl Stack {
             rows = stage.most_rows_out(rows);
             most = most.max(rows * stage.outputs());
         }
-        StackStream { states, even: vec![0.0; most], odd: vec![0.0; most] }
+        StackStream { states, even: vec![0.0; most], odd: vec![0.0; most], pool }
     }
 
     /// Back to the start of a stream.
@@ -152,14 +164,14 @@ impl Stack {
         last: bool,
         fill: impl FnOnce(&mut [f32]),
     ) -> &'s [f32] {
-        let StackStream { states, even, odd } = stream;
+        let StackStream { states, even, odd, pool } = stream;
         let (mut from, mut to) = (even, odd);
         let mut rows = rows;
         if let Some(first) = self.stages.first() {
             fill(&mut from[..rows * first.inputs()]);
         }
         for (stage, state) in self.stages.iter().zip(states) {
-            rows = stage.push(state, from, rows, last, to);
+            rows = stage.push(state, from, rows, last, to, pool);
             std::mem::swap(&mut from, &mut to);
         }
         &from[..rows * self.outputs()]

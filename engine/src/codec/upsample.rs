@@ -2,6 +2,7 @@
 //! nothing is overlap-added and the bits do not depend on the hop. Trimmed as transformers' `EncodecConvTranspose1d`. Runner thread.
 
 use crate::kernel::{Linear, activation};
+use crate::pool::Pool;
 
 /// One transposed convolution behind an ELU, immutable.
 pub(super) struct Upsample {
@@ -101,6 +102,7 @@ impl Upsample {
         rows: usize,
         last: bool,
         out: &mut [f32],
+        pool: &Pool,
     ) -> usize {
         let history = (self.taps - 1) * self.inputs;
         let fresh = &mut state.data[history..history + rows * self.inputs];
@@ -114,7 +116,7 @@ impl Upsample {
             windows += self.taps - 1;
         }
         let block = self.stride * self.outputs;
-        self.linear.forward(&state.data, self.inputs, windows, out, block);
+        self.linear.forward_on(pool, &state.data, self.inputs, windows, out, block);
         state.data.copy_within(windows * self.inputs..windows * self.inputs + history, 0);
 
         let mut count = windows * self.stride;
@@ -164,7 +166,8 @@ mod tests {
                     let (mut got, mut seen) = (Vec::new(), 0);
                     for piece in x.chunks(chunk * inputs) {
                         seen += piece.len() / inputs;
-                        let count = layer.push(&mut state, piece, piece.len() / inputs, seen == rows, &mut out);
+                        let count =
+                            layer.push(&mut state, piece, piece.len() / inputs, seen == rows, &mut out, &Pool::new(1));
                         if seen < rows {
                             assert_eq!(got.len() / outputs + count, layer.rows_ready(seen));
                         }

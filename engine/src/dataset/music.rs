@@ -204,7 +204,10 @@ mod tests {
                 (0..12).map(|tonic| Music::compose_with(Keys::Each, 11, 12 * piece + tonic, 8.0)).collect();
             for (tonic, clip) in clips.iter().enumerate() {
                 assert_eq!((clip.key.tonic, clip.key.mode), (tonic, clips[0].key.mode));
-                assert_eq!((&clip.prompt, clip.bpm, clip.index), (&clips[0].prompt, clips[0].bpm, 12 * piece + tonic as u64));
+                assert_eq!(
+                    (&clip.prompt, clip.bpm, clip.index),
+                    (&clips[0].prompt, clips[0].bpm, 12 * piece + tonic as u64)
+                );
                 for (voice, other) in clip.voices.iter().zip(&clips[0].voices) {
                     assert_eq!((voice.instrument, voice.texture), (other.instrument, other.texture));
                     let times = |notes: &[Note]| notes.iter().map(|n| n.start.to_bits()).collect::<Vec<_>>();

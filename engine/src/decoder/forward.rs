@@ -1,12 +1,21 @@
 //! The decoder's forward pass over any mix of rows: guidance rows, an ending piece, positions of a rebuilt window.
-//! Runner thread; no allocation. A row's bits do not depend on the rows beside it.
+//! Runner thread and the pool's; no allocation. A row's bits do not depend on the rows beside it, nor on the threads.
+
+use std::sync::Arc;
 
 use super::kv_cache::MOST_POSITIONS;
 use super::weights::{Block, NORM_EPSILON, Norm};
 use super::{CrossCache, Decoder, KvCache, Row};
+use crate::kernel::Linear;
 use crate::kernel::activation;
+use crate::kernel::activations::Activations;
 use crate::kernel::attention::Attention;
+use crate::kernel::columns::Columns;
 use crate::kernel::norm::layer_norm;
+use crate::pool::Pool;
+
+/// Products of attention below which the calling thread does them alone: waking another one costs more.
+const ALONE_PRODUCTS: usize = 1 << 16;
 
 /// Hears every block's output: block, row and the hidden state `[hidden]`, injection included.
 pub type Observer<'a> = &'a mut dyn FnMut(usize, usize, &[f32]);
@@ -21,21 +30,36 @@ pub struct Scratch {
     projected: Vec<f32>,
     attended: Vec<f32>,
     feed: Vec<f32>,
-    /// Attention weights over positions.
+    /// What 8-bit layers make of their inputs.
+    quantised: Activations,
+    /// Attention weights over positions `[threads][MOST_POSITIONS]`.
     weights: Vec<f32>,
     /// Logits `[rows that want them][codebooks * vocab]`.
     logits: Vec<f32>,
     logits_width: usize,
     /// Row to place in `logits`.
     slots: Vec<usize>,
+    pool: Arc<Pool>,
+}
+
+/// One row of attention: what is asked, and of which positions.
+struct Query<'a> {
+    cache: &'a Attention,
+    query: &'a [f32],
+    positions: usize,
 }
 
 /// Place of a row without logits.
 const NO_SLOT: usize = usize::MAX;
 
 impl Scratch {
-    /// Room for `max_rows` rows.
+    /// Room for `max_rows` rows, computed by the calling thread alone.
     pub fn new(decoder: &Decoder, max_rows: usize) -> Self {
+        Self::on(decoder, max_rows, Arc::new(Pool::new(1)))
+    }
+
+    /// Room for `max_rows` rows, computed by the threads of `pool`.
+    pub fn on(decoder: &Decoder, max_rows: usize, pool: Arc<Pool>) -> Self {
         let (hidden, logits_width) = (decoder.hidden, decoder.codebooks * decoder.vocab);
         Self {
             max_rows,
@@ -44,10 +68,12 @@ impl Scratch {
             projected: vec![0.0; max_rows * 3 * hidden],
             attended: vec![0.0; max_rows * hidden],
             feed: vec![0.0; max_rows * decoder.feed],
-            weights: vec![0.0; Attention::scratch(MOST_POSITIONS)],
+            quantised: Activations::new(max_rows, decoder.feed.max(hidden)),
+            weights: vec![0.0; pool.threads() * Attention::scratch(MOST_POSITIONS)],
             logits: vec![0.0; max_rows * logits_width],
             logits_width,
             slots: vec![NO_SLOT; max_rows],
+            pool,
         }
     }
 
@@ -82,9 +108,7 @@ impl Decoder {
         assert!(rows.len() <= scratch.max_rows, "more rows than the scratch was made for");
         self.embed(rows, scratch);
         for (index, block) in self.blocks.iter().enumerate() {
-            self.self_attention(index, block, rows, caches, scratch);
-            self.cross_attention(index, block, rows, scratch);
-            self.feed_forward(block, rows.len(), scratch);
+            self.block(index, block, rows, caches, scratch);
             for (r, row) in rows.iter().enumerate() {
                 let output = &mut scratch.hidden[r * self.hidden..][..self.hidden];
                 if let Some(injection) = row.injection {
@@ -99,8 +123,22 @@ impl Decoder {
         self.head(rows, scratch);
     }
 
+    /// One block's share of the residual stream.
+    pub(super) fn block(
+        &self,
+        index: usize,
+        block: &Block,
+        rows: &[Row],
+        caches: &mut [&mut KvCache],
+        scratch: &mut Scratch,
+    ) {
+        self.self_attention(index, block, rows, caches, scratch);
+        self.cross_attention(index, block, rows, scratch);
+        self.feed_forward(block, rows.len(), scratch);
+    }
+
     /// Sum of the code embeddings, then the position.
-    fn embed(&self, rows: &[Row], scratch: &mut Scratch) {
+    pub(super) fn embed(&self, rows: &[Row], scratch: &mut Scratch) {
         for (row, x) in rows.iter().zip(scratch.hidden.chunks_exact_mut(self.hidden)) {
             x.fill(0.0);
             for (table, &code) in self.embeddings.iter().zip(&row.codes) {
@@ -122,17 +160,20 @@ impl Decoder {
         for r in 0..rows.len() {
             normalise(&block.self_norm, &scratch.hidden[r * hidden..], &mut scratch.normed[r * hidden..]);
         }
-        block.self_in.forward(&scratch.normed, hidden, rows.len(), &mut scratch.projected, 3 * hidden);
-        for (row, projected) in rows.iter().zip(scratch.projected.chunks_exact(3 * hidden)) {
+        let Scratch { normed, projected, attended, quantised, weights, pool, .. } = scratch;
+        block.self_in.forward(normed, rows.len(), quantised, projected, pool, &|_| ());
+        for (row, projected) in rows.iter().zip(projected.chunks_exact(3 * hidden)) {
             let (key, value) = projected[hidden..].split_at(hidden);
             caches[row.cache].blocks[index].write(row.position, key, value);
         }
-        for (r, row) in rows.iter().enumerate() {
-            let query = &scratch.projected[r * 3 * hidden..][..hidden];
-            let out = &mut scratch.attended[r * hidden..][..hidden];
-            self.attend(&caches[row.cache].blocks[index], query, row.position + 1, &mut scratch.weights, out);
-        }
-        block.self_out.forward_add(&scratch.attended, hidden, rows.len(), &mut scratch.hidden, hidden);
+        let caches: &[&mut KvCache] = caches;
+        let query = |r: usize| {
+            let row = &rows[r];
+            let query = &projected[r * 3 * hidden..][..hidden];
+            Query { cache: &caches[row.cache].blocks[index], query, positions: row.position + 1 }
+        };
+        self.attend(rows.len(), &query, weights, attended, pool);
+        block.self_out.forward_add(attended, rows.len(), quantised, &mut scratch.hidden, pool);
     }
 
     /// Only rows with a prompt take part: they are packed to the front of the working rows.
@@ -144,21 +185,58 @@ impl Decoder {
             normalise(&block.cross_norm, &scratch.hidden[r * hidden..], &mut scratch.normed[count * hidden..]);
             count += 1;
         }
-        block.cross_query.forward(&scratch.normed, hidden, count, &mut scratch.projected, hidden);
-        for (c, (_, text)) in texts().enumerate() {
-            let query = &scratch.projected[c * hidden..][..hidden];
-            let out = &mut scratch.attended[c * hidden..][..hidden];
-            self.attend(&text.blocks[index], query, text.tokens, &mut scratch.weights, out);
-        }
-        block.cross_out.forward(&scratch.attended, hidden, count, &mut scratch.normed, hidden);
+        let Scratch { normed, projected, attended, quantised, weights, pool, .. } = scratch;
+        block.cross_query.forward(normed, count, quantised, projected, pool, &|_| ());
+        let prompts = || rows.iter().filter_map(|row| row.text);
+        let query = |c: usize| {
+            let text = prompts().nth(c)?;
+            let query = &projected[c * hidden..][..hidden];
+            Some(Query { cache: &text.blocks[index], query, positions: text.tokens })
+        };
+        self.attend(
+            count,
+            &|c| query(c).unwrap_or_else(|| unreachable!("as many prompts as counted")),
+            weights,
+            attended,
+            pool,
+        );
+        block.cross_out.forward(attended, count, quantised, normed, pool, &|_| ());
         for (c, (r, _)) in texts().enumerate() {
             activation::add(&mut scratch.hidden[r * hidden..][..hidden], &scratch.normed[c * hidden..][..hidden]);
         }
     }
 
-    fn attend(&self, cache: &Attention, query: &[f32], positions: usize, weights: &mut [f32], out: &mut [f32]) {
-        let factor = 1.0 / ((self.hidden / self.heads) as f32).sqrt();
-        cache.attend(query, positions, factor, weights, out, |_, _| ());
+    /// Softmax attention of `rows` queries, each head of each apart, into `out` `[rows][hidden]`.
+    fn attend<'q>(
+        &self,
+        rows: usize,
+        query: &(dyn Fn(usize) -> Query<'q> + Sync),
+        weights: &mut [f32],
+        out: &mut [f32],
+        pool: &Pool,
+    ) {
+        if rows == 0 {
+            return;
+        }
+        let size = self.hidden / self.heads;
+        let factor = 1.0 / (size as f32).sqrt();
+        let room = Attention::scratch(MOST_POSITIONS);
+        let (weights, out) = (Columns::new(weights, room), Columns::new(out, self.hidden));
+        let products: usize = (0..rows).map(|r| query(r).positions * self.hidden).sum();
+        let alone = pool.threads() == 1 || products < ALONE_PRODUCTS;
+        let parts = if alone { 1 } else { rows * self.heads };
+        pool.run(parts, &|thread, part| {
+            // SAFETY: a thread has one part at a time, and each head of each row is in one part.
+            let weights = unsafe { weights.row(thread, 0..room) };
+            for item in part * rows * self.heads / parts..(part + 1) * rows * self.heads / parts {
+                let (row, head) = (item / self.heads, item % self.heads);
+                let Query { cache, query, positions } = query(row);
+                let columns = head * size..(head + 1) * size;
+                // SAFETY: as above.
+                let out = unsafe { out.row(row, columns.clone()) };
+                cache.attend_head(head, &query[columns], positions, factor, weights, out, |_, _| ());
+            }
+        });
     }
 
     fn feed_forward(&self, block: &Block, rows: usize, scratch: &mut Scratch) {
@@ -166,14 +244,13 @@ impl Decoder {
         for r in 0..rows {
             normalise(&block.feed_norm, &scratch.hidden[r * hidden..], &mut scratch.normed[r * hidden..]);
         }
-        block.feed_in.forward(&scratch.normed, hidden, rows, &mut scratch.feed, self.feed);
-        let feed = &mut scratch.feed[..rows * self.feed];
-        self.activation.apply(feed);
-        block.feed_out.forward_add(&scratch.feed, self.feed, rows, &mut scratch.hidden, hidden);
+        let Scratch { hidden, normed, feed, quantised, pool, .. } = scratch;
+        block.feed_in.forward(normed, rows, quantised, feed, pool, &|fresh| self.activation.apply(fresh));
+        block.feed_out.forward_add(feed, rows, quantised, hidden, pool);
     }
 
     /// Logits of the rows that want them.
-    fn head(&self, rows: &[Row], scratch: &mut Scratch) {
+    pub(super) fn head(&self, rows: &[Row], scratch: &mut Scratch) {
         let hidden = self.hidden;
         scratch.slots.fill(NO_SLOT);
         let mut count = 0;
@@ -182,7 +259,8 @@ impl Decoder {
             scratch.slots[r] = count;
             count += 1;
         }
-        self.heads_out.forward(&scratch.normed, hidden, count, &mut scratch.logits, scratch.logits_width);
+        let Scratch { normed, logits, quantised, pool, .. } = scratch;
+        self.heads_out.forward(normed, count, quantised, logits, pool, &|_| ());
     }
 
     /// Cross-attention keys and values of a prompt, from text states `[tokens][text_width]`.
@@ -190,6 +268,12 @@ impl Decoder {
     /// # Panics
     /// When there are no states, or not whole ones, or more than 16,000.
     pub fn cross_cache(&self, states: &[f32]) -> CrossCache {
+        let blocks = self.blocks.iter().map(|block| self.cross_keys(&block.cross_in, states)).collect();
+        CrossCache { blocks, tokens: states.len() / self.text_width }
+    }
+
+    /// Keys and values that one block makes of text states.
+    pub(super) fn cross_keys(&self, cross_in: &Linear, states: &[f32]) -> Attention {
         let (hidden, tokens) = (self.hidden, states.len() / self.text_width);
         assert!(tokens > 0 && states.len().is_multiple_of(self.text_width), "text states are whole rows");
         assert!(tokens <= MOST_POSITIONS, "more text than any scratch has room for");
@@ -199,14 +283,12 @@ impl Decoder {
             None => projected.copy_from_slice(states),
         }
         let mut both = vec![0.0; tokens * 2 * hidden];
-        let mut caches = self.caches(tokens);
-        for (block, cache) in self.blocks.iter().zip(&mut caches) {
-            block.cross_in.forward(&projected, hidden, tokens, &mut both, 2 * hidden);
-            for (token, row) in both.chunks_exact(2 * hidden).enumerate() {
-                cache.write(token, &row[..hidden], &row[hidden..]);
-            }
+        cross_in.forward(&projected, hidden, tokens, &mut both, 2 * hidden);
+        let mut cache = self.cache(tokens);
+        for (token, row) in both.chunks_exact(2 * hidden).enumerate() {
+            cache.write(token, &row[..hidden], &row[hidden..]);
         }
-        CrossCache { blocks: caches, tokens }
+        cache
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::Decoder;
 use crate::kernel::attention::Attention;
+use crate::precision::Precision;
 
 /// Most positions of any cache: what the attention's working memory holds.
 pub(super) const MOST_POSITIONS: usize = (1 << 14) + 64;
@@ -23,9 +24,20 @@ impl KvCache {
         Self { blocks: decoder.caches(capacity), capacity }
     }
 
+    /// Room for `capacity` positions of `blocks` blocks in f32, whatever the decoder's precision.
+    pub(super) fn exact(decoder: &Decoder, blocks: usize, capacity: usize) -> Self {
+        let new = || Attention::new(decoder.heads, decoder.hidden / decoder.heads, capacity);
+        Self { blocks: (0..blocks).map(|_| new()).collect(), capacity }
+    }
+
     /// Positions that fit.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Bytes that a step reads of it for each position that it attends to.
+    pub fn bytes_per_position(&self) -> usize {
+        self.blocks.iter().map(Attention::bytes_per_position).sum()
     }
 }
 
@@ -45,6 +57,12 @@ impl CrossCache {
 impl Decoder {
     /// One cache for each block.
     pub(super) fn caches(&self, capacity: usize) -> Vec<Attention> {
-        (0..self.blocks()).map(|_| Attention::new(self.heads, self.hidden / self.heads, capacity)).collect()
+        (0..self.blocks()).map(|_| self.cache(capacity)).collect()
+    }
+
+    /// One block's cache.
+    pub(super) fn cache(&self, capacity: usize) -> Attention {
+        let new = if self.precision() == Precision::F32 { Attention::new } else { Attention::new_bf16 };
+        new(self.heads, self.hidden / self.heads, capacity)
     }
 }

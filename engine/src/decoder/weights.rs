@@ -3,9 +3,14 @@
 use super::position::Positions;
 use crate::checkpoint::{Activation, CheckpointError, Config, Weights};
 use crate::kernel::Linear;
+use crate::kernel::layer::Layer;
+use crate::precision::Precision;
 
 /// torch's layer-norm default; MusicGen has no field for it.
 pub(super) const NORM_EPSILON: f32 = 1e-5;
+
+/// Where the decoder's tensors lie.
+const PREFIX: &str = "decoder.model.decoder";
 
 /// Gain and bias of a layer norm.
 pub(super) struct Norm {
@@ -17,16 +22,16 @@ pub(super) struct Norm {
 pub(super) struct Block {
     pub self_norm: Norm,
     /// Query, key and value stacked: `[3 hidden][hidden]`.
-    pub self_in: Linear,
-    pub self_out: Linear,
+    pub self_in: Layer,
+    pub self_out: Layer,
     pub cross_norm: Norm,
-    pub cross_query: Linear,
+    pub cross_query: Layer,
     /// Key and value stacked, used once per prompt: `[2 hidden][hidden]`.
     pub cross_in: Linear,
-    pub cross_out: Linear,
+    pub cross_out: Layer,
     pub feed_norm: Norm,
-    pub feed_in: Linear,
-    pub feed_out: Linear,
+    pub feed_in: Layer,
+    pub feed_out: Layer,
 }
 
 /// A frozen MusicGen language model, packed for the run path. Immutable: share it in an `Arc`.
@@ -49,27 +54,32 @@ pub struct Decoder {
     pub(super) blocks: Vec<Block>,
     pub(super) final_norm: Norm,
     /// All codebooks stacked: `[codebooks vocab][hidden]`.
-    pub(super) heads_out: Linear,
+    pub(super) heads_out: Layer,
+    pub(super) precision: Precision,
 }
 
 impl Decoder {
-    /// Reads `decoder.` and `enc_to_dec_proj` of a checkpoint.
+    /// Reads `decoder.` and `enc_to_dec_proj` of a checkpoint, as exactly as it has them.
     ///
     /// # Errors
     /// A missing, mis-shaped or non-float tensor, by name.
     pub fn load(weights: &Weights, config: &Config) -> Result<Self, CheckpointError> {
+        Self::load_at(weights, config, Precision::F32)
+    }
+
+    /// As [`Decoder::load`], at a precision. What a prompt needs but once is rounded no further than to bf16.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn load_at(weights: &Weights, config: &Config, precision: Precision) -> Result<Self, CheckpointError> {
         let shape = &config.decoder;
         let (hidden, vocab) = (shape.hidden_size, shape.vocab_size);
-        let prefix = "decoder.model.decoder";
-        let reader = Reader { weights, hidden, feed: shape.ffn_dim };
+        let reader = Reader::new(weights, config, precision);
         let embeddings = (0..shape.num_codebooks)
-            .map(|k| weights.tensor(&format!("{prefix}.embed_tokens.{k}.weight"), &[vocab + 1, hidden]))
+            .map(|k| weights.tensor(&format!("{PREFIX}.embed_tokens.{k}.weight"), &[vocab + 1, hidden]))
             .collect::<Result<_, _>>()?;
-        let blocks = (0..shape.num_hidden_layers)
-            .map(|layer| reader.block(&format!("{prefix}.layers.{layer}")))
-            .collect::<Result<_, _>>()?;
-        let heads: Vec<String> = (0..shape.num_codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect();
-        let heads = weights.stacked(&heads, &[vocab, hidden])?;
+        let blocks =
+            (0..shape.num_hidden_layers).map(|index| reader.numbered_block(index)).collect::<Result<_, _>>()?;
         let text_width = config.text.d_model;
         let text_projection = match text_width == hidden {
             true => None,
@@ -94,8 +104,9 @@ impl Decoder {
             positions: Positions::new(hidden),
             text_projection,
             blocks,
-            final_norm: reader.norm(&format!("{prefix}.layer_norm"))?,
-            heads_out: Linear::new(&heads, None, shape.num_codebooks * vocab, hidden),
+            final_norm: reader.norm(&format!("{PREFIX}.layer_norm"))?,
+            heads_out: reader.heads()?,
+            precision,
         })
     }
 
@@ -129,6 +140,19 @@ impl Decoder {
         self.text_width
     }
 
+    /// How exactly the weights are kept.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Bytes of weights that one step reads, whatever its rows.
+    pub fn bytes_per_step(&self) -> usize {
+        let blocks = self.blocks.iter().flat_map(|block| {
+            [&block.self_in, &block.self_out, &block.cross_query, &block.cross_out, &block.feed_in, &block.feed_out]
+        });
+        blocks.chain([&self.heads_out]).map(Layer::bytes).sum()
+    }
+
     /// Code where the delay pattern has no frame.
     pub fn pad(&self) -> u32 {
         self.pad
@@ -140,13 +164,34 @@ impl Decoder {
     }
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     weights: &'a Weights,
     hidden: usize,
     feed: usize,
+    /// Outputs of all codebooks' heads, and how many there are.
+    vocab: usize,
+    codebooks: usize,
+    precision: Precision,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(weights: &'a Weights, config: &Config, precision: Precision) -> Self {
+        let shape = &config.decoder;
+        let (vocab, codebooks) = (shape.vocab_size, shape.num_codebooks);
+        Self { weights, hidden: shape.hidden_size, feed: shape.ffn_dim, vocab, codebooks, precision }
+    }
+
+    /// The heads of all codebooks as one layer.
+    pub(super) fn heads(&self) -> Result<Layer, CheckpointError> {
+        let names: Vec<String> = (0..self.codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect();
+        let weight = self.weights.stacked(&names, &[self.vocab, self.hidden])?;
+        Ok(Layer::new(&weight, self.codebooks * self.vocab, self.hidden, self.precision))
+    }
+
+    pub(super) fn numbered_block(&self, index: usize) -> Result<Block, CheckpointError> {
+        self.block(&format!("{PREFIX}.layers.{index}"))
+    }
+
     fn block(&self, path: &str) -> Result<Block, CheckpointError> {
         let (hidden, feed) = (self.hidden, self.feed);
         Ok(Block {
@@ -155,7 +200,7 @@ impl Reader<'_> {
             self_out: self.stacked(&format!("{path}.self_attn"), &["out_proj"])?,
             cross_norm: self.norm(&format!("{path}.encoder_attn_layer_norm"))?,
             cross_query: self.stacked(&format!("{path}.encoder_attn"), &["q_proj"])?,
-            cross_in: self.stacked(&format!("{path}.encoder_attn"), &["k_proj", "v_proj"])?,
+            cross_in: self.once(&format!("{path}.encoder_attn"), &["k_proj", "v_proj"])?,
             cross_out: self.stacked(&format!("{path}.encoder_attn"), &["out_proj"])?,
             feed_norm: self.norm(&format!("{path}.final_layer_norm"))?,
             feed_in: self.linear(&format!("{path}.fc1"), feed, hidden)?,
@@ -168,15 +213,26 @@ impl Reader<'_> {
         Ok(Norm { gain: read("weight")?, bias: read("bias")? })
     }
 
-    fn linear(&self, path: &str, outputs: usize, inputs: usize) -> Result<Linear, CheckpointError> {
+    fn linear(&self, path: &str, outputs: usize, inputs: usize) -> Result<Layer, CheckpointError> {
         let weight = self.weights.tensor(&format!("{path}.weight"), &[outputs, inputs])?;
-        Ok(Linear::new(&weight, None, outputs, inputs))
+        Ok(Layer::new(&weight, outputs, inputs, self.precision))
     }
 
     /// Several `[hidden][hidden]` projections of one input as one layer.
-    fn stacked(&self, path: &str, parts: &[&str]) -> Result<Linear, CheckpointError> {
+    fn stacked(&self, path: &str, parts: &[&str]) -> Result<Layer, CheckpointError> {
+        let weight = self.rows(path, parts)?;
+        Ok(Layer::new(&weight, parts.len() * self.hidden, self.hidden, self.precision))
+    }
+
+    /// As [`Reader::stacked`], for what runs once per prompt.
+    fn once(&self, path: &str, parts: &[&str]) -> Result<Linear, CheckpointError> {
+        let weight = self.rows(path, parts)?;
+        let pack = if self.precision == Precision::F32 { Linear::new } else { Linear::new_bf16 };
+        Ok(pack(&weight, None, parts.len() * self.hidden, self.hidden))
+    }
+
+    fn rows(&self, path: &str, parts: &[&str]) -> Result<Vec<f32>, CheckpointError> {
         let names: Vec<String> = parts.iter().map(|part| format!("{path}.{part}.weight")).collect();
-        let weight = self.weights.stacked(&names, &[self.hidden, self.hidden])?;
-        Ok(Linear::new(&weight, None, parts.len() * self.hidden, self.hidden))
+        self.weights.stacked(&names, &[self.hidden, self.hidden])
     }
 }

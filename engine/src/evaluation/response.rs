@@ -206,7 +206,7 @@ fn hand_overs(
     let (moved, frames) = (frames_of(model, lead + before), frames_of(model, lead + before + after));
     let skipped = frames_of(model, lead) as usize;
     let progress = |done, all| session.hear_progress("hand-overs", done, all);
-    session.cache().items("response", &[model.hash(), &key], count, &progress, |i| {
+    session.cache().items("response", &[&model.fingerprint(), &key], count, &progress, |i| {
         let prompt = &split.prompts[i * 7 % split.prompts.len()];
         let (from, interval) = (i * 5 % 12, 1 + i % INTERVALS);
         let to = (from + interval) % 12;

@@ -22,6 +22,7 @@ use crate::decoder::sampling::Sampling;
 use crate::embedded;
 use crate::handle::ModelSource;
 use crate::model::Model;
+use crate::precision::Precision;
 use crate::steering::directions::Directions;
 use crate::text::Prompt;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,8 @@ const HOP: usize = SAMPLE_RATE / 50;
 pub struct Request<'a> {
     /// The checkpoint.
     pub source: ModelSource,
+    /// How exactly the weights are kept.
+    pub precision: Precision,
     /// Judge on test, or tune on dev.
     pub test: bool,
     /// First seed instead of the split's.
@@ -141,8 +144,8 @@ impl<'a> Session<'a> {
     pub fn new(request: Request<'a>, cache: Cache, progress: Progress<'a>) -> Result<Self, EvaluationError> {
         progress("loading", 0, 1);
         let model = match request.directions {
-            Some(directions) => Model::steered_by(&request.source, directions)?,
-            None => Model::load(&request.source, &|_| ())?,
+            Some(directions) => Model::steered_by(&request.source, request.precision, directions)?,
+            None => Model::load_at(&request.source, request.precision, &|_| ())?,
         };
         let splits = splits()?;
         let mut split = if request.test { splits.test } else { splits.dev };
@@ -163,7 +166,7 @@ impl<'a> Session<'a> {
     /// When they are not this checkpoint's.
     pub fn steered_by(&self, directions: &[Directions]) -> Result<Self, EvaluationError> {
         Ok(Self {
-            model: Model::steered_by(&self.request.source, directions)?,
+            model: Model::steered_by(&self.request.source, self.request.precision, directions)?,
             checkpoint: self.checkpoint.clone(),
             codec: OnceLock::new(),
             split: self.split.clone(),
@@ -270,8 +273,9 @@ impl<'a> Session<'a> {
     ) -> Result<Vec<Heard>, EvaluationError> {
         let list = jobs.iter().map(|(text, seed)| format!("{seed} {text}")).collect::<Vec<_>>().join("\n");
         let features_version = FEATURES_VERSION.to_string();
+        let fingerprint = self.model.fingerprint();
         let key = [
-            self.model.hash(),
+            fingerprint.as_str(),
             &list,
             &seconds.to_string(),
             &format!("{:?}", self.request.sampling),

@@ -237,7 +237,8 @@ pub fn pieces(
         false => format!("{} {:?} {strength:?} {:?} {directions}", protocol.aim.name(), span.onset, protocol.shape),
     };
     let sound = format!("{} {} {:?}", span.seconds, span.heard_from, protocol.sampling);
-    let key = [model.hash(), &list.join("\n"), &sound, &steering];
+    let fingerprint = model.fingerprint();
+    let key = [fingerprint.as_str(), &list.join("\n"), &sound, &steering];
     let stage = match off {
         true => "unsteered".to_owned(),
         false => format!("{} at {}", protocol.aim.name(), strength.lane),

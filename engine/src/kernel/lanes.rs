@@ -1,4 +1,4 @@
-//! Sixteen floats at a time, on three instruction paths. Any thread. The only intrinsics of the engine are here: LLVM gives
+//! Sixteen floats at a time, on three instruction paths. Any thread. Intrinsics are here and in `dots`: LLVM gives
 //! up unrolling several accumulators of sixteen array elements each.
 
 /// Floats in one line: one AVX-512 register, one cache line.
@@ -33,6 +33,11 @@ pub trait Cell: Copy {
 
     /// Stores one value if it can be stored without loss.
     fn put(&mut self, lane: usize, value: f32) -> bool;
+
+    /// Stores the nearest value that can be stored.
+    fn round(&mut self, lane: usize, value: f32) {
+        self.put(lane, value);
+    }
 }
 
 impl Cell for Line {
@@ -79,6 +84,14 @@ impl Cell for Bf16Line {
         let bits = value.to_bits();
         self.0[lane] = (bits >> 16) as u16;
         bits & 0xffff == 0
+    }
+
+    #[inline(always)]
+    fn round(&mut self, lane: usize, value: f32) {
+        // To the nearest, ties to even; what is no number stays none, even where its low bits alone say so.
+        let bits = value.to_bits();
+        let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        self.0[lane] = if value.is_nan() { 0x7fc0 } else { nearest as u16 };
     }
 }
 
@@ -319,6 +332,20 @@ mod tests {
         assert!(
             half.put(3, -0.333_251_95) && !half.put(3, 0.1) && brain.put(0, 2f32.powi(100)) && !brain.put(0, 1.001)
         );
+    }
+
+    #[test]
+    fn brain_floats_round_to_the_nearest() {
+        let mut line = Bf16Line::ZERO;
+        let mut round = |value: f32| {
+            line.round(0, value);
+            f32::from_bits(u32::from(line.0[0]) << 16)
+        };
+        // 1 + 1/128 is the next one after 1: half of it is a tie and goes to the even one, which is 1.
+        assert_eq!((round(1.0 + 1.0 / 256.0), round(1.0 + 3.0 / 256.0)), (1.0, 1.0 + 4.0 / 256.0));
+        assert_eq!((round(1.0 + 1.1 / 256.0), round(-0.0), round(1e-40)), (1.0 + 1.0 / 128.0, 0.0, 2f32.powi(-133)));
+        assert!(round(f32::NAN).is_nan() && round(f32::from_bits(0x7f80_0001)).is_nan());
+        assert_eq!((round(f32::MAX), round(f32::NEG_INFINITY)), (f32::INFINITY, f32::NEG_INFINITY));
     }
 
     #[test]

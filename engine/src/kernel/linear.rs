@@ -3,13 +3,25 @@
 //! of rows nor on their neighbours. A step is bound by reading weights: those that come from 16-bit files stay 16 bits wide
 //! in memory, which changes no bit of what comes out.
 
+use super::columns::Columns;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::x86;
 use super::lanes::{Bf16Line, Cell, F16Line, LANES, Lanes, Line, Path, Portable};
+use crate::pool::Pool;
+use std::ops::Range;
 
 /// Products in one running sum. Sums of sums keep rounding small: the codec's widest layers have 16,384 inputs, and one
 /// running sum over them costs five times torch's error.
 const SUM_BLOCK: usize = 128;
+
+/// Products below which the calling thread does them alone: waking another one costs more.
+const ALONE_PRODUCTS: usize = 1 << 18;
+
+/// Parts for each thread: enough that one which is taken off its core leaves its share to the others.
+const PARTS: usize = 4;
+
+/// Rows of the smallest part.
+const LEAST_ROWS: usize = 8;
 
 /// `y = x W^T + b` with `W` packed as `[outputs / tile][k][tile]`; a tile is 16, 32 or 64 columns.
 pub struct Linear {
@@ -30,12 +42,45 @@ enum Packed {
 }
 
 impl Linear {
+    /// No inputs, no outputs.
+    pub const EMPTY: Self = Self {
+        inputs: 0,
+        outputs: 0,
+        lines: 1,
+        path: Path::Portable,
+        weight: Packed::F32(Vec::new()),
+        bias: Vec::new(),
+    };
+
+    /// The same layer with weights rounded to bf16; those in half precision stay as they are, being as small.
+    pub fn into_bf16(self) -> Self {
+        let Packed::F32(weight) = &self.weight else { return self };
+        let mut lines = vec![Bf16Line::ZERO; weight.len()];
+        for (line, weights) in lines.iter_mut().zip(weight) {
+            weights.0.iter().enumerate().for_each(|(lane, value)| line.round(lane, *value));
+        }
+        Self { weight: Packed::Bf16(lines), ..self }
+    }
+
     /// Packs a row-major `[outputs][inputs]` weight and an optional `[outputs]` bias.
     ///
     /// # Panics
     /// When a slice's length is not what the shape says: checkpoint readers verify shapes before they get here.
     pub fn new(weight: &[f32], bias: Option<&[f32]>, outputs: usize, inputs: usize) -> Self {
         Self::with_path(weight, bias, outputs, inputs, Path::detect())
+    }
+
+    /// As [`Linear::new`], weights rounded to bf16: half the memory to read, for a relative error of at most 1 / 256 each.
+    ///
+    /// # Panics
+    /// As [`Linear::new`].
+    pub fn new_bf16(weight: &[f32], bias: Option<&[f32]>, outputs: usize, inputs: usize) -> Self {
+        let mut line = Bf16Line::ZERO;
+        let mut round = |weight: &f32| {
+            line.round(0, *weight);
+            f32::from_bits(u32::from(line.0[0]) << 16)
+        };
+        Self::new(&weight.iter().map(&mut round).collect::<Vec<f32>>(), bias, outputs, inputs)
     }
 
     fn with_path(weight: &[f32], bias: Option<&[f32]>, outputs: usize, inputs: usize, path: Path) -> Self {
@@ -91,24 +136,134 @@ impl Linear {
         self.run::<true>(x, x_stride, rows, y, y_stride);
     }
 
-    fn run<const ADD: bool>(&self, x: &[f32], x_stride: usize, rows: usize, y: &mut [f32], y_stride: usize) {
-        if rows == 0 || self.outputs == 0 {
+    /// As [`Linear::forward`], on the threads of `pool`: large weights are split by tiles, many rows by rows.
+    ///
+    /// # Realtime safety
+    /// No allocation, no lock.
+    ///
+    /// # Panics
+    /// As [`Linear::forward`].
+    pub fn forward_on(&self, pool: &Pool, x: &[f32], x_stride: usize, rows: usize, y: &mut [f32], y_stride: usize) {
+        self.run_on::<false>(pool, x, x_stride, rows, y, y_stride);
+    }
+
+    /// As [`Linear::forward_on`], but adds to what `y` holds.
+    ///
+    /// # Realtime safety
+    /// No allocation, no lock.
+    ///
+    /// # Panics
+    /// As [`Linear::forward`].
+    pub fn forward_add_on(&self, pool: &Pool, x: &[f32], x_stride: usize, rows: usize, y: &mut [f32], y_stride: usize) {
+        self.run_on::<true>(pool, x, x_stride, rows, y, y_stride);
+    }
+
+    fn run_on<const ADD: bool>(
+        &self,
+        pool: &Pool,
+        x: &[f32],
+        x_stride: usize,
+        rows: usize,
+        y: &mut [f32],
+        y_stride: usize,
+    ) {
+        let (threads, tiles) = (pool.threads(), self.tiles());
+        if threads == 1 || rows * self.outputs * self.inputs < ALONE_PRODUCTS {
+            return self.run::<ADD>(x, x_stride, rows, y, y_stride);
+        }
+        let columns = Columns::new(y, y_stride);
+        assert!(columns.holds(rows, self.outputs), "output too short, or its rows overlap");
+        let most = threads * PARTS;
+        let by_rows = (rows / LEAST_ROWS).min(most);
+        if by_rows > tiles.min(most) {
+            pool.run(by_rows, &|_, part| {
+                let first = part * rows / by_rows;
+                let count = (part + 1) * rows / by_rows - first;
+                // SAFETY: each part has rows of its own.
+                unsafe {
+                    self.forward_tiles::<ADD>(
+                        &x[first * x_stride..],
+                        x_stride,
+                        count,
+                        0..tiles,
+                        &columns.from_row(first),
+                    );
+                }
+            });
             return;
         }
-        assert!(y_stride >= self.outputs || rows == 1, "output rows overlap");
-        assert!(x.len() >= (rows - 1) * x_stride + self.inputs, "input too short");
-        assert!(y.len() >= (rows - 1) * y_stride + self.outputs, "output too short");
-        let call = Call { x, x_stride, rows, y, y_stride };
+        let parts = tiles.min(most);
+        pool.run(parts, &|_, part| {
+            let tiles = part * tiles / parts..(part + 1) * tiles / parts;
+            // SAFETY: each part has tiles, and so columns, of its own.
+            unsafe { self.forward_tiles::<ADD>(x, x_stride, rows, tiles, &columns) }
+        });
+    }
+
+    fn run<const ADD: bool>(&self, x: &[f32], x_stride: usize, rows: usize, y: &mut [f32], y_stride: usize) {
+        // SAFETY: `y` is borrowed for this call alone.
+        unsafe { self.forward_tiles::<ADD>(x, x_stride, rows, 0..self.tiles(), &Columns::new(y, y_stride)) }
+    }
+
+    /// Parts of the output that may be computed apart, on any threads.
+    pub fn tiles(&self) -> usize {
+        self.outputs.div_ceil(self.lines * LANES)
+    }
+
+    /// The outputs that some tiles stand for.
+    pub fn columns(&self, tiles: Range<usize>) -> Range<usize> {
+        let column = |tile: usize| (tile * self.lines * LANES).min(self.outputs);
+        column(tiles.start)..column(tiles.end)
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
         match &self.weight {
-            Packed::F32(weight) => self.tiles::<ADD, _>(weight, call),
-            Packed::F16(weight) => self.tiles::<ADD, _>(weight, call),
-            Packed::Bf16(weight) => self.tiles::<ADD, _>(weight, call),
+            Packed::F32(weight) => size_of_val(&weight[..]),
+            Packed::F16(weight) => size_of_val(&weight[..]),
+            Packed::Bf16(weight) => size_of_val(&weight[..]),
         }
     }
 
-    fn tiles<const ADD: bool, C: Cell>(&self, weight: &[C], call: Call) {
-        // SAFETY: `path` comes from `detect`, which saw the features at run time; the bodies touch memory through
-        // slices only, so the features are all that is asked of the caller.
+    /// As [`Linear::forward`] (or, with `ADD`, [`Linear::forward_add`]) for the outputs of some tiles.
+    ///
+    /// # Realtime safety
+    /// No allocation, no lock.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these tiles' columns of `y` meanwhile.
+    ///
+    /// # Panics
+    /// When `x` or `y` is too short for `rows` rows, or the rows of `y` overlap.
+    pub unsafe fn forward_tiles<const ADD: bool>(
+        &self,
+        x: &[f32],
+        x_stride: usize,
+        rows: usize,
+        tiles: Range<usize>,
+        y: &Columns,
+    ) {
+        if rows == 0 || tiles.is_empty() {
+            return;
+        }
+        assert!(x.len() >= (rows - 1) * x_stride + self.inputs, "input too short");
+        assert!(y.holds(rows, self.outputs), "output too short, or its rows overlap");
+        assert!(tiles.end <= self.tiles(), "no such tile");
+        let call = Call { x, x_stride, rows, tiles, y };
+        // SAFETY: the caller's promise.
+        unsafe {
+            match &self.weight {
+                Packed::F32(weight) => self.on_path::<ADD, _>(weight, call),
+                Packed::F16(weight) => self.on_path::<ADD, _>(weight, call),
+                Packed::Bf16(weight) => self.on_path::<ADD, _>(weight, call),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Linear::forward_tiles`].
+    unsafe fn on_path<const ADD: bool, C: Cell>(&self, weight: &[C], call: Call) {
+        // SAFETY: `path` comes from `detect`, which saw the features at run time; the columns are the caller's promise.
         unsafe {
             match self.path {
                 #[cfg(target_arch = "x86_64")]
@@ -125,7 +280,7 @@ impl Linear {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx2,fma")]
     unsafe fn tiles_avx512<const ADD: bool, C: Cell>(&self, weight: &[C], call: Call) {
-        // SAFETY: this function has the features.
+        // SAFETY: this function has the features; the columns are the caller's promise.
         unsafe {
             match self.lines {
                 4 => self.rows::<ADD, x86::Wide, C, 4>(weight, call, 4),
@@ -138,7 +293,7 @@ impl Linear {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn tiles_avx2<const ADD: bool, C: Cell>(&self, weight: &[C], call: Call) {
-        // SAFETY: this function has the features.
+        // SAFETY: this function has the features; the columns are the caller's promise.
         unsafe {
             match self.lines {
                 2 => self.rows::<ADD, x86::Pair, C, 2>(weight, call, 2),
@@ -147,29 +302,25 @@ impl Linear {
         }
     }
 
-    /// All tiles of `L` lines; at most `most` rows share a pass over a tile.
+    /// The call's tiles of `L` lines; at most `most` rows share a pass over a tile.
     ///
     /// # Safety
-    /// The caller has the target features of `V`.
+    /// The caller has the target features of `V`, and the columns as [`Linear::forward_tiles`] asks.
     #[inline(always)]
     unsafe fn rows<const ADD: bool, V: Lanes, C: Cell, const L: usize>(&self, weight: &[C], call: Call, most: usize) {
-        let tiles = self.outputs.div_ceil(L * LANES);
-        for t in 0..tiles {
+        for t in call.tiles.clone() {
             let (weight, _) = weight[t * self.inputs * L..][..self.inputs * L].as_chunks::<L>();
             let (bias, _) = self.bias[t * L..][..L].as_chunks::<L>();
             let tile = Tile { weight, bias: &bias[0], first: t * L * LANES, outputs: self.outputs };
             let mut row = 0;
             while row < call.rows {
-                let x = &call.x[row * call.x_stride..];
-                let y = &mut call.y[row * call.y_stride..];
-                let strides = (call.x_stride, call.y_stride);
                 // SAFETY: the caller's promise.
                 row += unsafe {
                     match (call.rows - row).min(most) {
-                        8.. => block::<ADD, V, C, 8, L>(&tile, x, y, strides),
-                        4..8 => block::<ADD, V, C, 4, L>(&tile, x, y, strides),
-                        2 | 3 => block::<ADD, V, C, 2, L>(&tile, x, y, strides),
-                        _ => block::<ADD, V, C, 1, L>(&tile, x, y, strides),
+                        8.. => block::<ADD, V, C, 8, L>(&tile, &call, row),
+                        4..8 => block::<ADD, V, C, 4, L>(&tile, &call, row),
+                        2 | 3 => block::<ADD, V, C, 2, L>(&tile, &call, row),
+                        _ => block::<ADD, V, C, 1, L>(&tile, &call, row),
                     }
                 };
             }
@@ -182,8 +333,8 @@ struct Call<'a> {
     x: &'a [f32],
     x_stride: usize,
     rows: usize,
-    y: &'a mut [f32],
-    y_stride: usize,
+    tiles: Range<usize>,
+    y: &'a Columns<'a>,
 }
 
 /// One packed tile: its weights by k, its bias, and the columns that it stands for.
@@ -194,19 +345,18 @@ struct Tile<'a, C, const L: usize> {
     outputs: usize,
 }
 
-/// `R` rows by `L` lines, all k; gives back `R`.
+/// `R` rows from `row` on by `L` lines, all k; gives back `R`.
 ///
 /// # Safety
-/// The caller has the target features of `V`.
+/// As [`Linear::rows`].
 #[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
 #[inline(always)]
 unsafe fn block<const ADD: bool, V: Lanes, C: Cell, const R: usize, const L: usize>(
     tile: &Tile<C, L>,
-    x: &[f32],
-    y: &mut [f32],
-    (x_stride, y_stride): (usize, usize),
+    call: &Call,
+    row: usize,
 ) -> usize {
-    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * x_stride..][..tile.weight.len()]);
+    let x: [&[f32]; R] = std::array::from_fn(|r| &call.x[(row + r) * call.x_stride..][..tile.weight.len()]);
     // SAFETY: the caller's promise, here and below.
     // The bias comes last: a sum that starts at a large bias rounds every small product to its grain.
     let (zero, one) = unsafe { (V::splat(0.0), V::splat(1.0)) };
@@ -229,13 +379,12 @@ unsafe fn block<const ADD: bool, V: Lanes, C: Cell, const R: usize, const L: usi
             }
         }
     }
-    for (r, row) in total.into_iter().enumerate() {
-        let y = &mut y[r * y_stride..];
-        for (l, sum) in row.into_iter().enumerate() {
-            let first = tile.first + l * LANES;
-            let count = tile.outputs.saturating_sub(first).min(LANES);
-            let sum = unsafe { sum.store() };
-            for ((y, s), b) in y[first.min(tile.outputs)..].iter_mut().zip(&sum.0[..count]).zip(&tile.bias[l].0) {
+    for (r, sums) in total.into_iter().enumerate() {
+        for (l, sum) in sums.into_iter().enumerate() {
+            let first = (tile.first + l * LANES).min(tile.outputs);
+            let last = (first + LANES).min(tile.outputs);
+            let (sum, y) = unsafe { (sum.store(), call.y.row(row + r, first..last)) };
+            for ((y, s), b) in y.iter_mut().zip(&sum.0).zip(&tile.bias[l].0) {
                 *y = if ADD { *y + (s + b) } else { s + b };
             }
         }
@@ -360,6 +509,46 @@ mod tests {
                     assert!(equal, "{path:?} {outputs}x{inputs}, {rows} rows");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn tiles_computed_apart_have_the_bits_of_all_together() {
+        for path in Path::all() {
+            for (outputs, inputs) in [(3, 40), (130, 64), (512, 77)] {
+                let linear = Linear::with_path(&noise(outputs * inputs, 4), None, outputs, inputs, path);
+                let x = noise(5 * inputs, 5);
+                let mut whole = vec![1.0; 5 * outputs];
+                let mut parts = whole.clone();
+                linear.forward_add(&x, inputs, 5, &mut whole, outputs);
+                let columns = Columns::new(&mut parts, outputs);
+                std::thread::scope(|scope| {
+                    for tile in 0..linear.tiles() {
+                        let (columns, linear, x) = (&columns, &linear, &x);
+                        // SAFETY: each thread has a tile of its own.
+                        scope.spawn(move || unsafe {
+                            linear.forward_tiles::<true>(x, inputs, 5, tile..tile + 1, columns);
+                        });
+                    }
+                });
+                assert_eq!(parts, whole, "{path:?} {outputs}x{inputs}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_gives_the_bits_of_one_thread() {
+        let pool = Pool::new(3);
+        for (outputs, inputs, rows) in [(512, 700, 1), (512, 300, 9), (33, 64, 640), (64, 7, 3), (1, 448, 640)] {
+            let linear = Linear::new(&noise(outputs * inputs, 4), None, outputs, inputs);
+            let x = noise(rows * inputs, 5);
+            let [mut alone, mut shared] = [vec![0.5; rows * outputs], vec![0.5; rows * outputs]];
+            linear.forward_add(&x, inputs, rows, &mut alone, outputs);
+            linear.forward_add_on(&pool, &x, inputs, rows, &mut shared, outputs);
+            assert_eq!(alone, shared, "{outputs}x{inputs}, {rows} rows");
+            linear.forward(&x, inputs, rows, &mut alone, outputs);
+            linear.forward_on(&pool, &x, inputs, rows, &mut shared, outputs);
+            assert_eq!(alone, shared, "{outputs}x{inputs}, {rows} rows");
         }
     }
 

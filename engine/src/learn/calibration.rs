@@ -8,6 +8,7 @@ use crate::evaluation::steered::{Aim, Job, Span, SteeredPiece, hear_piece};
 use crate::evaluation::steering_figures::{Liveliness, OnTarget};
 use crate::handle::ModelSource;
 use crate::model::Model;
+use crate::precision::Precision;
 use crate::steering::directions::Directions;
 use crate::text::Prompt;
 use rayon::prelude::*;
@@ -68,7 +69,7 @@ pub fn calibrate(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<f32, EvaluationError> {
     let whole = Directions { full_dose: 1.0, ..directions.clone() };
-    let model = Model::steered_by(source, &[whole])?;
+    let model = Model::steered_by(source, Precision::F32, &[whole])?;
     let prompts =
         PROMPTS.iter().map(|text| Ok(Arc::new(model.prompt(text)?))).collect::<Result<Vec<_>, EvaluationError>>()?;
     let signs: &[f32] = if aim == Aim::Tempo { &[1.0, -1.0] } else { &[1.0] };
