@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tiller_engine::link::FrameHeader;
 use tiller_engine::player::Player;
 
 use super::progress::Progress;
@@ -36,6 +37,10 @@ pub struct Stream {
     window: usize,
     /// Step at which the current window starts.
     base: usize,
+    /// Resident bytes that are the bench's and not the engine's.
+    foreign: u64,
+    /// Sum of the squares of the piece's samples, and how many there were.
+    heard: (f64, usize),
 }
 
 /// What one run of frames cost.
@@ -51,7 +56,9 @@ pub struct Measured {
     pub rollovers: usize,
     /// Allocations of the whole process per step, behind the first steps.
     pub allocations_per_step: f64,
-    /// Resident memory at the end, bytes.
+    /// Root mean square of what was heard: a stream of silence or of no numbers proves nothing.
+    pub rms: f64,
+    /// Resident memory at the end, bytes, without what the bench itself holds.
     pub resident: Option<u64>,
 }
 
@@ -61,7 +68,18 @@ impl Stream {
         let mut player = Player::new(subject.model.clone(), subject.prompt.clone(), None);
         player.warm_up();
         let window = player.window();
-        Self { player, piece: 0, window, base: 0 }
+        Self { player, piece: 0, window, base: 0, foreign: 0, heard: (0.0, 0) }
+    }
+
+    /// Does something that takes memory of the bench's own: it is left out of what the stream is said to hold.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub fn leaving_out<T>(&mut self, take: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+        let before = resident();
+        let taken = take()?;
+        self.foreign += resident().zip(before).map_or(0, |(after, before)| after.saturating_sub(before));
+        Ok(taken)
     }
 
     /// A new piece begins; the one before is dropped where it is.
@@ -69,6 +87,7 @@ impl Stream {
         self.player.stop();
         self.piece += 1;
         self.base = 0;
+        self.heard = (0.0, 0);
     }
 
     /// Takes step `index` of the piece.
@@ -78,8 +97,14 @@ impl Stream {
     pub fn step(&mut self, index: usize) -> Outcome<Step> {
         let mut control = steered(self.piece);
         control.index = index as u32;
+        let (sum, count) = &mut self.heard;
         let start = Instant::now();
-        self.player.answer(&control, &mut |_, _| ()).map_err(|error| error.to_string())?;
+        // As cheap as copying it into the ring, which the runner does.
+        let mut hear = |_: FrameHeader, samples: &[f32]| {
+            *sum += f64::from(samples.iter().map(|sample| sample * sample).sum::<f32>());
+            *count += samples.len();
+        };
+        self.player.answer(&control, &mut hear).map_err(|error| error.to_string())?;
         let seconds = start.elapsed().as_secs_f32();
         let work = self.player.last_work();
         if work.switched {
@@ -121,6 +146,9 @@ impl Stream {
             }
         }
         self.player.stop();
+        if !self.heard.0.is_finite() {
+            return Err("the stream's samples are no numbers".to_owned());
+        }
         let near = |length: usize| {
             let close = |step: &&Step| (step.positions as usize).abs_diff(length) <= NEAR;
             let spread = Spread::of(steps.iter().filter(close).map(|step| step.seconds));
@@ -134,7 +162,8 @@ impl Stream {
             near: lengths.iter().map(|length| near(*length)).collect(),
             rollovers,
             allocations_per_step: allocations as f64 / frames.saturating_sub(WARM_UP).max(1) as f64,
-            resident: resident(),
+            rms: (self.heard.0 / self.heard.1.max(1) as f64).sqrt(),
+            resident: resident().map(|bytes| bytes.saturating_sub(self.foreign)),
         })
     }
 }
@@ -149,6 +178,7 @@ impl Measured {
             "near": near.map(|(kv, rtf, spread)| json!({ "kv": kv, "rtf": rtf, "frames": spread.report() })).collect::<Value>(),
             "rollovers": self.rollovers,
             "allocations_per_step": self.allocations_per_step,
+            "rms": self.rms,
             "resident_bytes": self.resident,
         })
     }

@@ -54,7 +54,10 @@ pub fn table(report: &Report) -> String {
     if let Some(stream) = report.stream() {
         rows_of_stream(&mut table, "stream", stream, &each(&|round| round.stream.rtf));
         let directions = if report.made_up_directions { "steered by made-up directions" } else { "steered" };
-        let remark = format!("{} frames, {directions}, {} roll-overs", stream.spread.count, stream.rollovers);
+        let remark = format!(
+            "{} frames, {directions}, {} roll-overs, RMS {:.4}",
+            stream.spread.count, stream.rollovers, stream.rms
+        );
         table.row("  allocations per step", &format!("{:.3}", stream.allocations_per_step), &remark);
         if let Some(resident) = stream.resident {
             table.row("  resident memory", &format!("{:.0} MB", resident as f64 / 1e6), "");

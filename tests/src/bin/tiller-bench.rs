@@ -147,10 +147,11 @@ fn run(options: &Options, progress: &mut Progress) -> Outcome<Report> {
         }
     }
     let longest = lengths.iter().copied().max().unwrap_or(1);
+    let mut stream = Stream::new(&subject);
     let mut bench = Bench {
-        probe: Probe::new(threads)?,
-        steps: Steps::new(&subject, longest, progress),
-        stream: Stream::new(&subject),
+        probe: stream.leaving_out(|| Probe::new(threads))?,
+        steps: stream.leaving_out(|| Ok(Steps::new(&subject, longest, progress)))?,
+        stream,
         peers: Vec::new(),
         options,
         lengths,
@@ -218,10 +219,11 @@ impl Bench<'_> {
         let seconds = self.options.seconds;
         let children: Vec<u32> = self.peers.iter().map(Peer::process).collect();
         let before = Moment::now(&children);
-        progress.begin("read bandwidth", 1);
-        let mut round = Round { bandwidth: self.probe.measure(PROBE_SECONDS), ..Round::default() };
-        round.peers = vec![Vec::new(); self.peers.len()];
+        let mut round = Round { peers: vec![Vec::new(); self.peers.len()], ..Round::default() };
         for &length in &self.lengths {
+            // Before each, since it changes within minutes on a machine that others use, too.
+            progress.begin("read bandwidth", 1);
+            round.bandwidth = round.bandwidth.max(self.probe.measure(PROBE_SECONDS));
             progress.begin(&format!("decoder at KV {length}"), 1);
             round.steps.push(self.steps.measure(&self.subject, length, seconds));
             for (peer, rates) in self.peers.iter_mut().zip(&mut round.peers) {
