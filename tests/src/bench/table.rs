@@ -8,6 +8,9 @@ use super::report::{Report, Round};
 use super::spread::{Spread, ratio};
 use super::stream;
 
+/// Share of all cores' time that others may take before a round counts as disturbed.
+const BUSY: f64 = 0.1;
+
 /// Rows of name, best figure, remark.
 struct Table {
     text: String,
@@ -83,6 +86,10 @@ pub fn table(report: &Report) -> String {
         .map(|round| format!("{:.0}+{:.0}", round.stolen.steal * 1e2, round.stolen.others * 1e2))
         .collect();
     table.row("stolen + other processes", "", &format!("rounds: {} % of all cores' time", stolen.join(" ")));
+    let taken = |round: &Round| round.stolen.steal + round.stolen.others;
+    if report.rounds.iter().all(|round| taken(round) > BUSY) {
+        table.row("THE MACHINE WAS BUSY", "", "no round was undisturbed: these figures are not worth quoting");
+    }
     let threads = format!("{} threads (engine {})", report.threads.0, report.threads.1);
     let _ = write!(table.text, "{}, {}, {threads}; {}", report.model, report.precision, report.machine.line());
     table.text
@@ -129,7 +136,9 @@ mod tests {
     #[test]
     fn every_figure_has_its_unit_and_the_machine_comes_last() {
         let text = super::table(&example());
-        for part in ["50.0 GB/s", "100.0 steps/s", "80.0 %", "ours is 4.00x", "2.00x real time", "50.0 %", "25+50"] {
+        for part in
+            ["50.0 GB/s", "100.0 steps/s", "80.0 %", "ours is 4.00x", "2.00x real time", "50.0 %", "25+50", "BUSY"]
+        {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(text.lines().last().is_some_and(|line| line.contains("a processor") && line.contains("today")));
