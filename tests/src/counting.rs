@@ -3,6 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The system allocator, counting.
 pub struct Counting;
@@ -11,6 +12,14 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
     static LIVE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+/// Allocations of every thread.
+static ALL: AtomicUsize = AtomicUsize::new(0);
+
+/// Allocations of all threads of the process so far: what a step with threads of its own costs.
+pub fn all_allocations() -> usize {
+    ALL.load(Ordering::Relaxed)
 }
 
 /// Allocations of this thread so far.
@@ -37,6 +46,7 @@ pub fn restart_peak() {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        ALL.fetch_add(1, Ordering::Relaxed);
         let live = LIVE.with(|live| {
             live.set(live.get() + layout.size() as isize);
             live.get()

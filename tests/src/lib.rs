@@ -1,6 +1,7 @@
 //! Hosts and measurements shared by the tests and the demo.
 
 pub mod answers;
+pub mod bench;
 pub mod counting;
 pub mod host;
 pub mod measure;

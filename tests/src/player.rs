@@ -74,6 +74,8 @@ pub struct Player {
     steady: u64,
     /// Longest time that one `process` took.
     pub slowest: Duration,
+    /// Time that the newest `process` took.
+    pub last: Duration,
     /// Looks over the plugin's shoulder.
     pub watch: Option<Watch>,
 }
@@ -90,6 +92,7 @@ impl Player {
             rate,
             steady: 0,
             slowest: Duration::ZERO,
+            last: Duration::ZERO,
             watch: None,
         }
     }
@@ -174,7 +177,8 @@ impl Player {
         }
         let began = Instant::now();
         self.process(length, transport.as_ref())?;
-        self.slowest = self.slowest.max(began.elapsed());
+        self.last = began.elapsed();
+        self.slowest = self.slowest.max(self.last);
         self.steady += length as u64;
         for (name, channel) in ["left", "right"].iter().zip(&self.channels) {
             if let Some(offset) = channel[..length].iter().position(|s| !s.is_finite()) {

@@ -1,6 +1,7 @@
 //! `cargo xtask COMMAND`: every developer and user command. Each does the set-up that it needs, says what it does,
 //! and with `--json` prints exactly one JSON object on stdout (people's lines go to stderr then).
 
+mod bench;
 mod bundle;
 mod cargo;
 mod check;
@@ -66,6 +67,9 @@ enum Command {
     /// Play minutes far past the model's window: what grows, drifts, clicks or is late.
     #[command(disable_help_flag = true)]
     Soak(Rest),
+    /// Measure how fast this machine plays: bandwidth, decoder, codec, whole stream, peers in turn.
+    #[command(disable_help_flag = true)]
+    Bench(Rest),
     /// Make a random checkpoint and the values that Hugging Face transformers computes with it.
     Reference(reference::Options),
     /// Render the training music or the labelled clips that learning listens to.
@@ -118,6 +122,7 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
         }
         Command::Render(rest) => program(&workspace, "tiller-render", rest, arguments.json),
         Command::Soak(rest) => Ok((None, soak::run(&workspace, &rest.arguments, arguments.json)?)),
+        Command::Bench(rest) => Ok((None, bench::run(&workspace, &rest.arguments, arguments.json)?)),
         Command::Evaluate(rest) => {
             setup::packages(&[setup::SOUND_FONT])?;
             program(&workspace, "tiller-evaluate", rest, arguments.json)
