@@ -18,7 +18,7 @@ pub const HEADLINE_HOP: usize = 2;
 /// The codec refuses its own codes.
 pub fn rtf(subject: &Subject, hop: usize, seconds: f64) -> Outcome<f64> {
     let codec = subject.model.codec();
-    let mut stream = DecoderStream::with_hop(codec.clone(), hop);
+    let mut stream = DecoderStream::on(subject.pool.clone(), codec.clone(), hop);
     let mut audio = vec![0.0; (hop + codec.lookahead_frames() + 2) * codec.hop() * codec.channels()];
     let mut codes = vec![0; hop * codec.codebooks()];
     let (mut state, mut frames, mut spent) = (1u32, 0, 0.0);

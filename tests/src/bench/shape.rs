@@ -1,6 +1,6 @@
 //! Which checkpoint is measured: the embedded one, a random one of a published shape, or a directory. Main thread.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tiller_engine::checkpoint::{CheckpointSource, Config};
 use tiller_engine::embedded;
@@ -85,8 +85,6 @@ pub struct Found {
     pub config: Config,
     /// For people: the shape's name or the directory.
     pub name: String,
-    /// Its decoder weights are wider than 16 bits on disk.
-    pub wide_files: bool,
 }
 
 /// Finds the checkpoint: `directory` if there is one, else `shape`, whose random weights are written under `cache` the
@@ -100,55 +98,13 @@ pub fn find(shape: Shape, directory: Option<&Path>, cache: &Path, progress: &Pro
         (None, Shape::Demo) => {
             let files = CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES };
             let config = config_of(shape)?;
-            let wide_files = dtype(embedded_weights()).is_some_and(|dtype| dtype == "F32");
-            return Ok(Found {
-                source: ModelSource::Embedded,
-                files,
-                config,
-                name: shape.name().to_owned(),
-                wide_files,
-            });
+            return Ok(Found { source: ModelSource::Embedded, files, config, name: shape.name().to_owned() });
         }
         (None, shape) => (random_checkpoint::ensure(shape, cache, progress)?, shape.name().to_owned()),
     };
     let files = CheckpointSource::directory(&folder);
     let config = Config::read(&files).map_err(|error| error.to_string())?;
-    Ok(Found { wide_files: has_wide_files(&folder), source: ModelSource::Directory(folder), files, config, name })
-}
-
-fn embedded_weights() -> &'static [u8] {
-    embedded::FILES.iter().find(|(name, _)| *name == "model.safetensors").map_or(&[], |(_, bytes)| bytes)
-}
-
-/// Whether the heads are stored as f32 in any of the folder's weight files.
-fn has_wide_files(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else { return false };
-    let weights = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
-    entries.flatten().map(|entry| entry.path()).filter(weights).any(|path| {
-        let header = head(&path).unwrap_or_default();
-        dtype(&header).is_some_and(|dtype| dtype == "F32")
-    })
-}
-
-/// The bytes of a safetensors file up to the end of its header.
-fn head(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    /// More than any MusicGen header has.
-    const MOST: u64 = 64 << 20;
-    let mut file = std::fs::File::open(path)?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length)?;
-    let mut bytes = length.to_vec();
-    file.take(u64::from_le_bytes(length).min(MOST)).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Format of the first head's weights, by a safetensors header.
-fn dtype(bytes: &[u8]) -> Option<String> {
-    let (length, rest) = bytes.split_first_chunk::<8>()?;
-    let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    let header: serde_json::Value = serde_json::from_slice(header).ok()?;
-    header["decoder.lm_heads.0.weight"]["dtype"].as_str().map(str::to_owned)
+    Ok(Found { source: ModelSource::Directory(folder), files, config, name })
 }
 
 #[cfg(test)]
@@ -165,11 +121,5 @@ mod tests {
         assert_eq!(of(Shape::Medium), (48, 1536, 1500));
         assert_eq!(of(Shape::Large), (48, 2048, 1500));
         assert_eq!(of(Shape::Demo), (6, 256, 784));
-    }
-
-    #[test]
-    fn the_demo_is_stored_in_16_bits() {
-        assert_eq!(dtype(embedded_weights()).as_deref(), Some("F16"));
-        assert_eq!(dtype(b"short"), None);
     }
 }

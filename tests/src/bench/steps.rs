@@ -41,7 +41,7 @@ impl Steps {
         let mut steps = Self {
             conditional: KvCache::new(decoder, positions),
             unconditional: KvCache::new(decoder, positions),
-            scratch: Scratch::new(decoder, FILL_ROWS),
+            scratch: Scratch::on(decoder, FILL_ROWS, subject.pool.clone()),
             code: 1,
         };
         progress.begin("filling the KV cache (positions)", positions);

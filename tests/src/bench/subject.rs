@@ -1,45 +1,21 @@
-//! The model that is measured, and how it is asked for: precision and threads are passed to the engine here and nowhere
-//! else. Main thread.
+//! The model that is measured, its precision and the threads that it plays on. Main thread.
 
 use std::sync::Arc;
 
 use tiller_engine::checkpoint::{Checkpoint, Config};
 use tiller_engine::control::{ControlFrame, PitchClass};
 use tiller_engine::model::{Model, directions_file};
+use tiller_engine::pool::Pool;
+use tiller_engine::precision::Precision;
 use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
 use tiller_engine::steering::doses::Lane;
 use tiller_engine::text::Prompt;
 
-use super::byte_count::{StepBytes, bytes_per_step};
+use super::byte_count::StepBytes;
 use super::shape::Found;
 use crate::host::Outcome;
 use crate::soak::DEFAULT_PROMPT;
-
-/// Number format of the packed weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Precision {
-    /// The files' own values.
-    F32,
-    /// 16 bits, f32's range.
-    Bf16,
-    /// 8 bits, a scale for each row.
-    Int8,
-    /// 4 bits, a scale for each group.
-    Int4,
-}
-
-impl Precision {
-    /// As on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-            Self::Int4 => "int4",
-        }
-    }
-}
 
 /// A loaded model, steered, with a prompt.
 pub struct Subject {
@@ -57,7 +33,8 @@ pub struct Subject {
     pub threads: usize,
     /// The note directions are made up: the checkpoint has none.
     pub made_up_directions: bool,
-    wide_files: bool,
+    /// Those threads.
+    pub pool: Arc<Pool>,
 }
 
 impl Subject {
@@ -66,36 +43,24 @@ impl Subject {
     /// # Errors
     /// The engine cannot: the checkpoint, or the precision.
     pub fn load(found: Found, precision: Precision, threads: usize) -> Outcome<Self> {
-        // To be handed to `Model::load` once it takes them.
-        if precision != Precision::F32 {
-            return Err(format!(
-                "--precision {}: the engine packs f32 only so far (16-bit files stay 16 bits wide in memory)",
-                precision.name()
-            ));
-        }
-        let Found { source, files, config, name, wide_files } = found;
+        let Found { source, files, config, name } = found;
         let made_up_directions = !files.has(&directions_file(Lane::Note.concept()));
         let loaded = match made_up_directions {
-            false => Model::load(&source, &|_| ()),
+            false => Model::load_at(&source, precision, &|_| ()),
             true => {
                 let header = Checkpoint::load(&files, &|_| ()).map_err(|error| error.to_string())?;
-                Model::steered_by(&source, &[directions(&header.name, header.weights.hash(), &config)])
+                Model::steered_by(&source, precision, &[directions(&header.name, header.weights.hash(), &config)])
             }
         };
         let model = loaded.map_err(|error| error.to_string())?;
         let prompt = Arc::new(model.prompt(DEFAULT_PROMPT).map_err(|error| error.to_string())?);
-        Ok(Self { model, prompt, config, name, precision, threads, made_up_directions, wide_files })
-    }
-
-    /// Threads that the engine's step really uses.
-    pub fn engine_threads(&self) -> usize {
-        // The step runs on its caller's thread until the engine has a pool; then this is `self.threads`.
-        1
+        let pool = Arc::new(Pool::new(threads));
+        Ok(Self { model, prompt, config, name, precision, threads, made_up_directions, pool })
     }
 
     /// What one step has to read at so many positions.
     pub fn bytes_per_step(&self, positions: usize) -> StepBytes {
-        bytes_per_step(&self.config.decoder, positions, self.precision, self.wide_files)
+        StepBytes::of(self.model.decoder(), positions)
     }
 
     /// Seconds of audio in one frame.

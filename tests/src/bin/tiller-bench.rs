@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
+use tiller_engine::precision::Precision;
 use tiller_tests::bench::bandwidth::Probe;
 use tiller_tests::bench::codec::{self, HOPS};
 use tiller_tests::bench::growth::Growth;
@@ -19,7 +20,7 @@ use tiller_tests::bench::shape::{Shape, find};
 use tiller_tests::bench::steps::Steps;
 use tiller_tests::bench::stolen::Moment;
 use tiller_tests::bench::stream::Stream;
-use tiller_tests::bench::subject::{Precision, Subject};
+use tiller_tests::bench::subject::Subject;
 use tiller_tests::bench::table::table;
 use tiller_tests::counting::Counting;
 use tiller_tests::host::Outcome;
@@ -45,8 +46,8 @@ struct Options {
     /// A MusicGen directory instead.
     #[arg(long)]
     checkpoint: Option<PathBuf>,
-    /// Number format of the packed weights.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    /// Number format of the packed weights: f32, bf16, int8 or int4.
+    #[arg(long, default_value_t = Precision::Int8)]
     precision: Precision,
     /// Threads of the engine, the probe and the peers; all cores when absent.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -186,7 +187,7 @@ fn run(options: &Options, progress: &mut Progress) -> Outcome<Report> {
         machine,
         model: subject.name.clone(),
         precision: subject.precision.name(),
-        threads: (threads, subject.engine_threads()),
+        threads: (threads, subject.pool.threads()),
         made_up_directions: subject.made_up_directions,
         window: stream.window(),
         lengths: lengths.iter().map(|length| (*length, subject.bytes_per_step(*length))).collect(),
