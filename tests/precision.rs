@@ -22,7 +22,8 @@ const PROMPT: &str = "medium piano chords, calm";
 
 /// Steered from frame 50 on, with a change of target.
 fn control(index: u32, strength: f32) -> ControlFrame {
-    let note = if index < 120 { PitchClass::D } else { PitchClass::A };
+    // D, then A.
+    let note = PitchClass::of_key(if index < 120 { 62 } else { 69 });
     let lanes = Lanes { note: (index >= 50).then_some(note), note_strength: 0.7, strength, ..Lanes::OFF };
     ControlFrame { lanes, ..ControlFrame::new(1, index) }
 }
@@ -114,7 +115,7 @@ fn with_outliers() -> PathBuf {
     let mut count = 0;
     for (name, (_, values)) in &mut tensors.0 {
         if name.starts_with("decoder.model.decoder.layers.") && name.ends_with("layer_norm.weight") {
-            [3, 70, 71, 130, 255].map(|channel| values[channel] *= 50.0);
+            [3, 70, 71, 130, 255].into_iter().for_each(|channel: usize| values[channel] *= 50.0);
             count += 1;
         }
     }
