@@ -99,11 +99,16 @@ fn fewer_bytes_are_read_and_the_demo_keeps_what_it_plays() {
     let quality = quality.expect("8 bits are measured while they load");
     println!("demo: {quality:?}");
     assert!(quality.wider.is_empty() && quality.error < 0.02, "{quality:?}");
-    assert!(quality.divergence.iter().all(|nats| *nats < 0.01), "{quality:?}");
-    assert!(quality.agreement.iter().all(|share| *share > 0.9), "{quality:?}");
+    assert!(quality.divergence.iter().all(|nats| *nats < 0.002), "{quality:?}");
+    // A draw walks along all codes: a little less weight on many of them moves it to a neighbour, which is as good.
+    assert!(quality.agreement.iter().all(|share| *share > 0.7), "{quality:?}");
 }
 
-/// A copy of the demo in which five channels are 50 times as large behind every norm of the decoder.
+/// Channels that come out of every norm 50 times as large as they were.
+const LARGE: [usize; 5] = [3, 70, 71, 130, 255];
+
+/// A copy of the demo that computes the same, but with five channels behind every norm of the decoder's blocks 50 times as
+/// large, and the weights that they meet 50 times as small: what trained transformers of some size do of themselves.
 fn with_outliers() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outliers");
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
@@ -112,14 +117,24 @@ fn with_outliers() -> PathBuf {
         std::fs::copy(demo.join(file), folder.join(file)).expect(file);
     }
     let mut tensors = Tensors::read(&demo);
-    let mut count = 0;
-    for (name, (_, values)) in &mut tensors.0 {
-        if name.starts_with("decoder.model.decoder.layers.") && name.ends_with("layer_norm.weight") {
-            [3, 70, 71, 130, 255].into_iter().for_each(|channel: usize| values[channel] *= 50.0);
-            count += 1;
+    for block in 0..6 {
+        let fed = [
+            ("self_attn_layer_norm", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"][..]),
+            ("encoder_attn_layer_norm", &["encoder_attn.q_proj"]),
+            ("final_layer_norm", &["fc1"]),
+        ];
+        for (norm, layers) in fed {
+            let mut edit = |name: &str, factor: f32| {
+                let name = format!("decoder.model.decoder.layers.{block}.{name}");
+                let (shape, values) = tensors.0.get_mut(&name).expect(&name);
+                let width = *shape.last().expect("not a number alone");
+                let rows = values.chunks_exact_mut(width);
+                rows.for_each(|row| LARGE.into_iter().for_each(|channel| row[channel] *= factor));
+            };
+            ["weight", "bias"].into_iter().for_each(|part| edit(&format!("{norm}.{part}"), 50.0));
+            layers.iter().for_each(|layer| edit(&format!("{layer}.weight"), 1.0 / 50.0));
         }
     }
-    assert_eq!(count, 3 * 6, "three norms in each of six blocks");
     tensors.write(&folder);
     folder
 }
@@ -160,9 +175,14 @@ fn channels_that_dwarf_the_others_cost_no_more_than_two_percent() {
         let error: f64 = exact.iter().zip(&other).map(|(a, b)| square(a - b)).sum();
         (error / exact.iter().map(|a| square(*a)).sum::<f64>()).sqrt()
     };
-    let (bf16, int8) = (error(&at(Precision::Bf16)), error(&at(Precision::Int8)));
+    let all_in_8_bits = error(&at(Precision::Int8));
     let model = Model::load_at(&ModelSource::Directory(folder), Precision::Int8, &|_| ()).expect("loads");
-    let settled = error(model.decoder());
-    println!("outliers: bf16 {bf16:.4}, int8 {int8:.4}, as loaded {settled:.4}, {:?}", model.quality());
+    let (settled, quality) = (error(model.decoder()), model.quality().expect("measured").clone());
+    println!("outliers: all in 8 bits {all_in_8_bits:.4}, as loaded {settled:.4}, {quality:?}");
+    assert!(all_in_8_bits > 0.02, "the fixture is no trial: {all_in_8_bits}");
+    // The layers behind the norms, and no others.
+    let behind_norms = ["self_attn.in", "encoder_attn.q_proj", "fc1"];
+    assert!(!quality.wider.is_empty(), "{quality:?}");
+    assert!(quality.wider.iter().all(|(name, _)| behind_norms.iter().any(|end| name.ends_with(end))), "{quality:?}");
     assert!(settled < 0.02, "{settled}");
 }
