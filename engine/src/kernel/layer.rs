@@ -23,9 +23,9 @@ const PARTS: usize = 4;
 pub enum Layer {
     /// Products in f32, weights in 32 or 16 bits.
     Float(Linear),
-    /// Products in 8 bits.
+    /// Weights in 8 bits, inputs in 16.
     Int8(Int8Linear),
-    /// Weights in 4 bits, products in 8.
+    /// Weights in 4 bits, inputs in 8.
     Int4(Int4Linear),
     /// Two of them, while a checkpoint is being loaded.
     Checked(Box<Checked>),
@@ -230,17 +230,8 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::quantised::tests::noise;
     use super::*;
-
-    fn noise(len: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_769).wrapping_add(1);
-        (0..len)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
 
     /// Half of what comes out, so that a part that is left out or done twice shows.
     fn halve(fresh: &mut [f32]) {

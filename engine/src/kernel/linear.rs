@@ -419,17 +419,8 @@ fn tile_lines(outputs: usize, most: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::quantised::tests::noise;
     use super::*;
-
-    fn noise(len: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_769).wrapping_add(1);
-        (0..len)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
 
     #[test]
     fn equals_a_naive_f64_sum_on_every_path_and_shape() {

@@ -162,12 +162,7 @@ impl<F: Format> Quantised<F> {
     }
 
     /// All outputs of `rows` rows into `y[r * stride + n]`, on this thread.
-    ///
-    /// # Realtime safety
-    /// No allocation, no lock.
-    ///
-    /// # Panics
-    /// As [`Quantised::forward`].
+    #[cfg(test)]
     pub fn forward_all(&self, x: &Activations, rows: usize, y: &mut [f32], stride: usize) {
         // SAFETY: `y` is borrowed for this call alone.
         unsafe { self.forward::<false>(x, rows, 0..self.tiles(), &Columns::new(y, stride)) };
