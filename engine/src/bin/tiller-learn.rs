@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tiller_engine::checkpoint::CheckpointSource;
-use tiller_engine::dataset::concepts::Concept;
+use tiller_engine::dataset::concepts::{Clips, Concept};
 use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
 use tiller_engine::evaluation::steered::Aim;
 use tiller_engine::handle::ModelSource;
@@ -56,8 +56,12 @@ struct Arguments {
     /// SoundFont that the clips are rendered from.
     #[arg(long, default_value = DEFAULT_SOUNDFONT)]
     soundfont: PathBuf,
+    /// What clips of notes and chords are: music (pieces that stay on one note or chord, each in every class) or strikes (four
+    /// even strikes, as published).
+    #[arg(long, default_value = "music")]
+    clips: Clips,
     /// Instruments to learn from, at most: fewer are faster and less sure.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(3..=128))]
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u8).range(3..=128))]
     instruments: u8,
     /// What strength 1 injects, as a fraction of each block's mean norm; without it, calibrated by playing (notes, chords,
     /// tempo), or 0.3.
@@ -125,14 +129,11 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
     }
     let mut all = Vec::new();
     for &concept in &arguments.concepts {
-        // Spread over the families of instruments rather than the first few.
-        let known = concept.programs();
-        let count = known.len().min(usize::from(arguments.instruments));
-        let programs: Vec<u8> = (0..count).map(|i| known[i * known.len() / count]).collect();
         let request = Request {
             concept,
             soundfont: &arguments.soundfont,
-            programs: &programs,
+            clips: arguments.clips,
+            instruments: usize::from(arguments.instruments),
             method: arguments.method,
             chords: arguments.chords,
             full_dose: arguments.full_dose.unwrap_or(DOSE),

@@ -5,12 +5,13 @@
 //! extreme registers, where a codec hears nothing, are left out; tempo is music rather than clicks, since a direction
 //! that is to steer music should be learned from it.
 
-use super::harmony::{PITCH_CLASS_NAMES, Window};
+use super::harmony::{Harmony, Key, Mode, PITCH_CLASS_NAMES, Window};
+use super::instruments::INSTRUMENTS;
 use super::music::Music;
 use super::random::Random;
 use super::render::{CLIP_RMS, Event, Renderer, scale_to};
 use super::{DatasetError, SAMPLE_RATE};
-use crate::control::Chord;
+use crate::control::{Chord, Quality};
 use std::str::FromStr;
 
 /// What a model may know of music theory.
@@ -59,6 +60,11 @@ const SECONDS: f64 = 4.0;
 /// Tempo clips, and the seed that their music comes from: no training, dev or test seed.
 const TEMPO_CLIPS: u64 = 1_200;
 const TEMPO_SEED: u64 = 700_001;
+/// The same of the pieces that stay on a note or a chord.
+const MUSIC_SEED: u64 = 700_002;
+/// Pieces of each instrument.
+const NOTE_PIECES: usize = 8;
+const CHORD_PIECES: usize = 3;
 
 /// One strike; times in seconds from the start.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,6 +82,41 @@ enum Score {
     Strikes(Vec<Strike>),
     /// A stretch of composed music: its index under [`TEMPO_SEED`].
     Composed(u64),
+    /// Piece `piece` under [`MUSIC_SEED`] on the tones of the clip's class.
+    Piece { piece: u64, key: Key, harmony: Harmony, tones: Vec<usize> },
+}
+
+/// What the clips of notes and chords are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Clips {
+    /// Four even strikes, as in SynTheory.
+    Strikes,
+    /// Music: pieces that stay on one note or one chord, each in every class. All but the class is the same, so that neither
+    /// instrument nor texture nor tempo can become part of a direction.
+    #[default]
+    Music,
+}
+
+impl Clips {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Strikes, Self::Music];
+
+    /// Its name in commands and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strikes => "strikes",
+            Self::Music => "music",
+        }
+    }
+}
+
+impl FromStr for Clips {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|one| one.name() == text);
+        known.ok_or_else(|| format!("`{text}` is none of {}", Self::ALL.map(Self::name).join(", ")))
+    }
 }
 
 /// One labelled clip.
@@ -144,6 +185,43 @@ impl Concept {
         programs.iter().flat_map(|&program| scores.iter().map(move |score| clip(program, score))).collect()
     }
 
+    /// Clips of music rather than strikes, where the concept has them (notes, chords): at most `instruments` instruments.
+    pub fn music(self, instruments: usize) -> Option<Vec<ConceptClip>> {
+        let (each, classes): (usize, Vec<(Key, Harmony, Vec<usize>)>) = match self {
+            Self::Notes => {
+                (NOTE_PIECES, (0..12).map(|tonic| (Key { tonic, mode: Mode::Major }, Harmony::Unison, vec![tonic])).collect())
+            }
+            Self::Chords => (CHORD_PIECES, (0..Chord::COUNT).filter_map(Chord::of_class).map(vamp).collect()),
+            _ => return None,
+        };
+        // Spread over the families of instruments rather than the first few.
+        let count = instruments.min(INSTRUMENTS.len());
+        let programs: Vec<u8> = (0..count).map(|i| INSTRUMENTS[i * INSTRUMENTS.len() / count].program).collect();
+        let mut found: Vec<Vec<u64>> = vec![Vec::new(); count];
+        for piece in 0.. {
+            if found.iter().all(|pieces| pieces.len() == each) {
+                break;
+            }
+            // One voice: a second one would be an instrument that the split does not know of.
+            let music = Music::compose(MUSIC_SEED, piece, SECONDS);
+            let [voice] = &music.voices[..] else { continue };
+            let Some(own) = programs.iter().position(|program| *program == voice.instrument.program) else { continue };
+            if found[own].len() < each {
+                found[own].push(piece);
+            }
+        }
+        let clip = |program: u8, piece: u64| {
+            classes.iter().enumerate().map(move |(class, (key, harmony, tones))| ConceptClip {
+                class,
+                level: 0.0,
+                program,
+                score: Score::Piece { piece, key: *key, harmony: *harmony, tones: tones.clone() },
+            })
+        };
+        let pieces = programs.iter().zip(&found).flat_map(|(program, own)| own.iter().map(|piece| (*program, *piece)));
+        Some(pieces.flat_map(|(program, piece)| clip(program, piece)).collect())
+    }
+
     /// GM programs that clips are rendered with unless told otherwise.
     pub const fn programs(self) -> &'static [u8] {
         match self {
@@ -173,6 +251,15 @@ impl FromStr for Concept {
         let known = Self::ALL.into_iter().find(|one| one.name() == text);
         known.ok_or_else(|| format!("`{text}` is none of {}", Self::ALL.map(Self::name).join(", ")))
     }
+}
+
+/// A piece on one chord: in the mode that has its third, on its own tones.
+fn vamp(chord: Chord) -> (Key, Harmony, Vec<usize>) {
+    let mode = match chord.quality {
+        Quality::Major | Quality::Augmented => Mode::Major,
+        Quality::Minor | Quality::Diminished => Mode::Minor,
+    };
+    (Key { tonic: chord.root.index(), mode }, Harmony::Vamp, chord.tones().map(|tone| tone.index()).to_vec())
 }
 
 /// The same tones four times, evenly.
@@ -268,16 +355,21 @@ impl ConceptClip {
     /// # Errors
     /// [`DatasetError::Synthesizer`] when the synthesizer does not start.
     pub fn render(&self, renderer: &Renderer) -> Result<Option<Vec<f32>>, DatasetError> {
-        let strikes = match &self.score {
-            Score::Strikes(strikes) => strikes,
-            Score::Composed(index) => {
-                return match renderer.music(&Music::compose(TEMPO_SEED, *index, SECONDS), Self::SAMPLES) {
-                    Ok(audio) => Ok(Some(audio)),
-                    Err(DatasetError::Silent { .. }) => Ok(None),
-                    Err(other) => Err(other),
-                };
+        let composed = match &self.score {
+            Score::Strikes(strikes) => return self.strike(renderer, strikes),
+            Score::Composed(index) => Music::compose(TEMPO_SEED, *index, SECONDS),
+            Score::Piece { piece, key, harmony, tones } => {
+                Music::compose_on(*key, *harmony, tones, MUSIC_SEED, *piece, SECONDS)
             }
         };
+        match renderer.music(&composed, Self::SAMPLES) {
+            Ok(audio) => Ok(Some(audio)),
+            Err(DatasetError::Silent { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn strike(&self, renderer: &Renderer, strikes: &[Strike]) -> Result<Option<Vec<f32>>, DatasetError> {
         let at = |seconds: f64| (seconds * SAMPLE_RATE as f64).round() as usize;
         let events = strikes
             .iter()
@@ -296,7 +388,15 @@ impl ConceptClip {
             Score::Strikes(strikes) => {
                 Some(strikes.iter().map(|s| f64::from(s.midi)).sum::<f64>() / strikes.len().max(1) as f64)
             }
-            Score::Composed(_) => None,
+            Score::Composed(_) | Score::Piece { .. } => None,
+        }
+    }
+
+    /// Which piece it is in one of its classes, where clips of other classes are the same piece.
+    pub fn piece(&self) -> Option<u64> {
+        match &self.score {
+            Score::Piece { piece, .. } => Some(*piece),
+            Score::Strikes(_) | Score::Composed(_) => None,
         }
     }
 }
@@ -312,6 +412,10 @@ mod tests {
         match &clip.score {
             Score::Strikes(strikes) => strikes.iter().map(|s| s.midi).collect(),
             Score::Composed(_) => Vec::new(),
+            Score::Piece { piece, key, harmony, tones } => {
+                let music = Music::compose_on(*key, *harmony, tones, MUSIC_SEED, *piece, SECONDS);
+                music.voices.iter().flat_map(|voice| &voice.notes).map(|note| note.midi).collect()
+            }
         }
     }
 
@@ -341,6 +445,27 @@ mod tests {
         let (low, high) = heights.iter().fold((f64::MAX, f64::MIN), |(l, h), &x| (l.min(x), h.max(x)));
         assert!(high - low < 4.0, "{low} to {high}");
         assert_eq!(Concept::Chords.classes()[4 * 9 + 1], "A minor");
+    }
+
+    #[test]
+    fn a_piece_is_in_every_class_and_keeps_to_its_tones() {
+        for (concept, classes) in [(Concept::Notes, 12), (Concept::Chords, 48)] {
+            let clips = concept.music(4).expect("has music");
+            let programs: std::collections::BTreeSet<u8> = clips.iter().map(|clip| clip.program).collect();
+            assert_eq!(programs.len(), 4);
+            for own in clips.chunks(classes) {
+                for (class, clip) in own.iter().enumerate() {
+                    assert_eq!((clip.class, clip.program, clip.piece()), (class, own[0].program, own[0].piece()));
+                    let wanted = match concept {
+                        Concept::Notes => vec![class],
+                        _ => Chord::of_class(class).expect("a chord").tones().map(PitchClass::index).to_vec(),
+                    };
+                    let played = tones(clip);
+                    assert!(played.iter().all(|tone| wanted.contains(&(usize::from(*tone) % 12))), "{class}: {played:?}");
+                }
+            }
+        }
+        assert!(Concept::Tempo.music(4).is_none());
     }
 
     #[test]

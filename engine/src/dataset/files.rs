@@ -1,7 +1,7 @@
 //! A data set on disk: raw audio, one JSON line per clip, and a summary. Rendered on all cores, written in order.
 
 use super::concepts::{Concept, ConceptClip};
-use super::harmony::{Mode, PITCH_CLASS_NAMES};
+use super::harmony::{Harmony, Mode, PITCH_CLASS_NAMES};
 use super::music::Music;
 use super::render::Renderer;
 use super::{DatasetError, GENERATOR_VERSION, SAMPLE_RATE};
@@ -34,6 +34,8 @@ pub struct MusicLabel {
     pub key: &'static str,
     /// Mode.
     pub mode: Mode,
+    /// Progression, vamp or unison.
+    pub harmony: Harmony,
     /// Mean MIDI velocity that was asked for: 52 to 110.
     pub loudness: i32,
     /// Share of its time slot for which a note is held: 0.5 detached, 0.95 or 1 connected.
@@ -56,6 +58,7 @@ impl MusicLabel {
             bpm: music.bpm,
             key: PITCH_CLASS_NAMES[music.key.tonic],
             mode: music.key.mode,
+            harmony: music.harmony,
             loudness: music.loudness,
             legato: music.legato,
             samples: samples as u64,

@@ -1,5 +1,6 @@
 //! Keys, scales and chord progressions as pitch classes and scale degrees. Pure arithmetic, any thread.
 
+use super::random::Random;
 use serde::Serialize;
 
 /// Names of the pitch classes, 0 = C; sharps only, as SynTheory labels them.
@@ -82,6 +83,50 @@ impl Key {
     }
 }
 
+/// Distinguishes this use of the random source from others.
+const PURPOSE: u64 = 4;
+
+/// What a piece is made of. Most music moves; some stays, and a model that has never met music on one chord or one note
+/// cannot be steered there without leaving music.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Harmony {
+    /// A chord progression, melodies over the scale.
+    Progression,
+    /// The tonic triad throughout, and nothing but its tones.
+    Vamp,
+    /// The tonic in all its octaves, and nothing else.
+    Unison,
+}
+
+impl Harmony {
+    /// Of so many pieces in one key, how many are unisons and how many vamps.
+    const ROUND: usize = 20;
+    const UNISONS: usize = 2;
+    const VAMPS: usize = 3;
+
+    /// What the piece of `key` in `turn` is made of; `key` is any number below 24 that stands for the key. Each key has its
+    /// share of each material exactly: drawn freely, a few pieces on one note would favour a pitch class.
+    pub fn of_turn(seed: u64, key: usize, turn: u64) -> Self {
+        let (round, place) = (turn / Self::ROUND as u64, (turn % Self::ROUND as u64) as usize);
+        let order: [usize; Self::ROUND] = Random::new(seed, 24 * round + key as u64, PURPOSE).permutation();
+        match order[place] {
+            n if n < Self::UNISONS => Self::Unison,
+            n if n < Self::UNISONS + Self::VAMPS => Self::Vamp,
+            _ => Self::Progression,
+        }
+    }
+
+    /// The pitch classes that a piece in `key` keeps to; none where it may use them all.
+    pub fn tones(self, key: Key) -> Vec<usize> {
+        match self {
+            Self::Progression => Vec::new(),
+            Self::Vamp => key.triad(0).to_vec(),
+            Self::Unison => vec![key.tonic],
+        }
+    }
+}
+
 /// A register: whole octaves of MIDI notes from `low` on. Whole octaves hold every pitch class equally often, and
 /// `low` never depends on the key: that is what keeps pitch classes balanced in the middle register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +149,13 @@ impl Window {
         let above = (pitch_class + 120 - low) % 12;
         (low + above + 12 * (octave % usize::from(self.octaves.max(1)))) as u8
     }
+
+    /// The note nearest to `midi` that has one of these pitch classes, no lower than the window and no higher than two octaves
+    /// above its start; `midi` itself where there are none.
+    pub fn nearest(self, tones: &[usize], midi: u8) -> u8 {
+        let places = tones.iter().flat_map(|tone| [0, 12].map(|octave| self.place(*tone, 0) + octave));
+        places.min_by_key(|place| place.abs_diff(midi)).unwrap_or(midi)
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +170,24 @@ mod tests {
         let a_minor = Key { tonic: 9, mode: Mode::Minor };
         assert_eq!(a_minor.triad(0), [9, 0, 4]);
         assert_eq!(a_minor.triad(5), [5, 9, 0]);
+    }
+
+    #[test]
+    fn static_music_keeps_to_its_tones_and_its_register() {
+        let key = Key { tonic: 9, mode: Mode::Minor };
+        assert_eq!((Harmony::Vamp.tones(key), Harmony::Unison.tones(key)), (vec![9, 0, 4], vec![9]));
+        for tones in [&[9, 0, 4][..], &[9]] {
+            for (low, octaves) in [(50, 2), (57, 1), (58, 1)] {
+                let window = Window { low, octaves };
+                for midi in window.notes() {
+                    let played = window.nearest(tones, midi);
+                    assert!(tones.contains(&(usize::from(played) % 12)), "{tones:?} {midi}: {played}");
+                    assert!((low..low + 24).contains(&played) && played.abs_diff(midi) < 12);
+                    assert_eq!(window.nearest(tones, played), played);
+                    assert_eq!(window.nearest(&Harmony::Progression.tones(key), midi), midi);
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Composes one clip from (seed, index): what is played, in which key, how fast, and under which prompt. Any thread.
 
-use super::harmony::{Key, Mode, Window};
+use super::harmony::{Harmony, Key, Mode, Window};
 use super::instruments::{INSTRUMENTS, Instrument, players_of};
 use super::prompt::{self, Wording};
 use super::random::Random;
@@ -29,6 +29,8 @@ pub struct Music {
     pub index: u64,
     /// Key and mode; never named in the prompt.
     pub key: Key,
+    /// Whether it moves; no word of the prompt depends on it.
+    pub harmony: Harmony,
     /// Tempo in beats per minute, 60 to 180.
     pub bpm: f64,
     /// Beat of the piece at which the clip begins, so that it starts mid-piece.
@@ -67,7 +69,7 @@ impl Music {
         let order: [usize; 24] = Random::new(seed, index / 24, KEY_STREAM).permutation();
         let slot = order[(index % 24) as usize];
         let key = Key { tonic: slot % 12, mode: if slot < 12 { Mode::Major } else { Mode::Minor } };
-        Self::compose_in(key, seed, index, seconds)
+        Self::compose_in(key, Harmony::of_turn(seed, slot, index / 24), seed, index, seconds)
     }
 
     /// As [`Music::compose`], in a data set that shares out the keys in this way.
@@ -77,16 +79,23 @@ impl Music {
             Keys::Each => {
                 let (piece, tonic) = (index / 12, (index % 12) as usize);
                 let mode = if piece.is_multiple_of(2) { Mode::Major } else { Mode::Minor };
-                Self { index, ..Self::compose_in(Key { tonic, mode }, seed, piece, seconds) }
+                let harmony = Harmony::of_turn(seed, (piece % 2) as usize, piece / 2);
+                Self { index, ..Self::compose_in(Key { tonic, mode }, harmony, seed, piece, seconds) }
             }
         }
     }
 
-    /// Piece `index` of `seed` in this key; everything but the key depends on the two numbers alone.
-    fn compose_in(key: Key, seed: u64, index: u64, seconds: f64) -> Self {
+    /// Piece `index` of `seed` in this key and of this material; all else depends on the two numbers alone.
+    fn compose_in(key: Key, harmony: Harmony, seed: u64, index: u64, seconds: f64) -> Self {
+        Self::compose_on(key, harmony, &harmony.tones(key), seed, index, seconds)
+    }
+
+    /// The same on these pitch classes alone, whatever the material would be.
+    pub fn compose_on(key: Key, harmony: Harmony, tones: &[usize], seed: u64, index: u64, seconds: f64) -> Self {
         let mut random = Random::new(seed, index, MUSIC_STREAM);
         let progressions = key.mode.progressions();
-        let progression = progressions[random.below(progressions.len())];
+        let drawn = progressions[random.below(progressions.len())];
+        let progression = if harmony == Harmony::Progression { drawn } else { &[0] };
 
         let bpm = f64::from(random.between(60, 180));
         let start_beat = 0.5 * f64::from(random.between(2, 31));
@@ -101,6 +110,7 @@ impl Music {
             .map(|(i, (instrument, texture))| {
                 let part = Part {
                     key,
+                    tones,
                     progression,
                     bars,
                     window: register(texture, i, &mut random),
@@ -116,7 +126,7 @@ impl Music {
         let mut words = Random::new(seed, index, WORD_STREAM);
         let named = voices.iter().map(|v| (words.pick(v.instrument.names), v.texture)).collect();
         let prompt = prompt::write(&Wording { voices: named, bpm, loudness, legato }, &mut words);
-        Self { seed, index, key, bpm, start_beat, loudness, legato, voices, prompt }
+        Self { seed, index, key, harmony, bpm, start_beat, loudness, legato, voices, prompt }
     }
 
     /// Name of the texture label: the leading voice's, or `mix` when there are two voices.
@@ -210,13 +220,35 @@ mod tests {
                 );
                 for (voice, other) in clip.voices.iter().zip(&clips[0].voices) {
                     assert_eq!((voice.instrument, voice.texture), (other.instrument, other.texture));
-                    let times = |notes: &[Note]| notes.iter().map(|n| n.start.to_bits()).collect::<Vec<_>>();
+                    // Tones of a chord become one, or two an octave apart, by where the register begins.
+                    let times = |notes: &[Note]| {
+                        let mut times = notes.iter().map(|n| n.start.to_bits()).collect::<Vec<_>>();
+                        times.dedup();
+                        times
+                    };
                     assert_eq!(times(&voice.notes), times(&other.notes));
                 }
             }
         }
         let modes: Vec<Mode> = [0, 12].map(|index| Music::compose_with(Keys::Each, 11, index, 4.0).key.mode).into();
         assert_ne!(modes[0], modes[1]);
+    }
+
+    #[test]
+    fn one_piece_in_ten_is_on_one_note_and_one_in_seven_on_one_chord() {
+        let mut counts = HashMap::new();
+        for music in many(4_800) {
+            *counts.entry(music.harmony).or_insert(0) += 1;
+            let mut classes: Vec<u8> = music.voices.iter().flat_map(|v| &v.notes).map(|note| note.midi % 12).collect();
+            classes.sort_unstable();
+            classes.dedup();
+            match music.harmony {
+                Harmony::Unison => assert_eq!(classes, [music.key.tonic as u8]),
+                Harmony::Vamp => assert!(classes.iter().all(|c| music.key.triad(0).contains(&usize::from(*c)))),
+                Harmony::Progression => assert!(classes.len() > 1),
+            }
+        }
+        assert_eq!((counts[&Harmony::Unison], counts[&Harmony::Vamp]), (480, 720));
     }
 
     #[test]

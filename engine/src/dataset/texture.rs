@@ -43,6 +43,8 @@ pub struct Note {
 pub struct Part<'a> {
     /// Key of the piece.
     pub key: Key,
+    /// The pitch classes that the piece keeps to; none where it may use them all.
+    pub tones: &'a [usize],
     /// Scale degrees of the chords, one per bar of four beats, repeated for ever.
     pub progression: &'a [usize],
     /// Bars to write.
@@ -85,6 +87,9 @@ impl Part<'_> {
             Texture::Bass => self.bass(random),
             Texture::Pad => self.pad(random),
         };
+        notes.iter_mut().for_each(|note| note.midi = self.window.nearest(self.tones, note.midi));
+        // Tones of a chord that have become one.
+        notes.dedup_by_key(|note| (note.start.to_bits(), note.midi));
         release_before_repeats(&mut notes);
         let swell = random.unit() * std::f64::consts::TAU;
         for note in &mut notes {

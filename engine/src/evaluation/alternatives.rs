@@ -7,7 +7,7 @@ use super::report::percent;
 use super::session::Session;
 use super::steered::Aim;
 use super::steering_report::{Options, steering_part};
-use crate::dataset::concepts::Concept;
+use crate::dataset::concepts::{Clips, Concept};
 use crate::learn::axes::Method;
 use crate::learn::calibration::calibrate;
 use crate::learn::chords::ChordParts;
@@ -27,6 +27,8 @@ pub struct Way {
     pub method: Method,
     /// What a chord's direction is made of.
     pub chords: ChordParts,
+    /// What the clips are.
+    pub clips: Clips,
     /// How clips are laid out for the decoder.
     pub layout: Layout,
     /// Chance that a block is steered in a step.
@@ -40,6 +42,7 @@ impl Way {
     pub const DEFAULT: Self = Self {
         method: Method::Rfm,
         chords: ChordParts::Whole,
+        clips: Clips::Music,
         layout: Layout::Delayed,
         gate: 1.0,
         conditional_only: false,
@@ -59,6 +62,7 @@ impl Way {
     pub fn departures() -> Vec<(String, Self)> {
         [
             ("tiller", Self::DEFAULT),
+            ("four strikes", Self { clips: Clips::Strikes, ..Self::DEFAULT }),
             ("undelayed layout", Self { layout: Layout::Undelayed, ..Self::DEFAULT }),
             ("coin of 0.3", Self { gate: 0.3, ..Self::DEFAULT }),
             ("conditional row only", Self { conditional_only: true, ..Self::DEFAULT }),
@@ -157,7 +161,8 @@ fn directions(
     let request = Request {
         concept,
         soundfont: session.request().soundfont,
-        programs: concept.programs(),
+        clips: way.clips,
+        instruments: usize::MAX,
         method: way.method,
         chords: way.chords,
         full_dose: UNCALIBRATED,
@@ -249,7 +254,7 @@ mod tests {
             told.dedup();
             told.len()
         };
-        assert_eq!([told(Way::methods()), told(Way::chords()), told(Way::departures())], [4, 3, 4]);
+        assert_eq!([told(Way::methods()), told(Way::chords()), told(Way::departures())], [4, 3, 5]);
     }
 
     #[test]

@@ -256,7 +256,7 @@ mod tests {
             mean[class] += 2.0;
             mean[8] += group as f32;
             heard.push(Some(Heard { mean, norms: vec![1.0, 1.0] }));
-            labels.push(Some(Label { class, level: [1.0, 5.0, 9.0][class], group, height: None }));
+            labels.push(Some(Label { class, level: [1.0, 5.0, 9.0][class], group, height: None, piece: None }));
         }
         (States { heard, blocks: 2, hidden: HIDDEN }, Split::new(labels))
     }
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn too_few_groups_are_said() {
-        let label = |group| Some(Label { class: group % 2, level: 0.0, group, height: None });
+        let label = |group| Some(Label { class: group % 2, level: 0.0, group, height: None, piece: None });
         assert!(check(&Split::new(vec![label(0), label(1)]), Targets::Classes(2)).is_err());
         let (_, split) = planted();
         assert!(check(&split, Targets::Classes(3)).is_ok());

@@ -11,7 +11,7 @@ use super::listener::{FIRST_FRAME, Listener};
 use super::split::{Label, Part, Split};
 use super::states::{StateFolder, States};
 use crate::dataset::GENERATOR_VERSION;
-use crate::dataset::concepts::{Concept, ConceptClip};
+use crate::dataset::concepts::{Clips, Concept, ConceptClip};
 use crate::dataset::render::Renderer;
 use crate::steering::block_weights::BlockWeights;
 use crate::steering::directions::Directions;
@@ -23,8 +23,10 @@ pub struct Request<'a> {
     pub concept: Concept,
     /// SoundFont that the clips are rendered from.
     pub soundfont: &'a Path,
-    /// GM programs, 0-based; tempo has programs of its own.
-    pub programs: &'a [u8],
+    /// What clips of notes and chords are like.
+    pub clips: Clips,
+    /// Instruments to learn from, at most; tempo has all of them.
+    pub instruments: usize,
     /// How directions are found.
     pub method: Method,
     /// What a chord's direction is made of.
@@ -67,11 +69,20 @@ pub fn learn(
     progress: &(dyn Fn(Stage, usize, usize) + Sync),
 ) -> Result<Learned, LearnError> {
     let renderer = Renderer::open(request.soundfont)?;
-    let clips = request.concept.clips(request.programs);
+    let music = if request.clips == Clips::Music { request.concept.music(request.instruments) } else { None };
+    let kind = if music.is_some() { Clips::Music } else { Clips::Strikes };
+    // Spread over the families of instruments rather than the first few.
+    let known = request.concept.programs();
+    let count = known.len().min(request.instruments);
+    let chosen: Vec<u8> = (0..count).map(|i| known[i * known.len() / count]).collect();
+    let clips = music.unwrap_or_else(|| request.concept.clips(&chosen));
+    let mut programs: Vec<u8> = clips.iter().map(|clip| clip.program).collect();
+    programs.sort_unstable();
+    programs.dedup();
     let font = renderer.hash();
-    let programs = format!("{:?}", request.programs);
+    let described = format!("{} {programs:?}", kind.name());
     let version = GENERATOR_VERSION.to_string();
-    let key = [request.concept.name(), &programs, &version, font];
+    let key = [request.concept.name(), &described, &version, font];
     let size = (clips.len(), ConceptClip::SAMPLES);
     let listening = |done, all| progress(Stage::Listening, done, all);
     let states = request.states.listen(listener, &key, size, &listening, |clip| Ok(clips[clip].render(&renderer)?))?;
@@ -83,7 +94,8 @@ pub fn learn(
         "soundfont": request.soundfont.file_name().map(|name| name.to_string_lossy().into_owned()),
         "soundfont_sha256": font,
         "generator_version": GENERATOR_VERSION,
-        "programs": request.programs,
+        "kind": kind.name(),
+        "programs": programs,
         "clips": split.count(),
         "level": (targets == Targets::Level).then(|| split.scale()),
         "chords": (request.concept == Concept::Chords).then(|| request.chords.name()),
@@ -224,7 +236,8 @@ mod tests {
         let request = Request {
             concept: Concept::Notes,
             soundfont: Path::new(DEFAULT_SOUNDFONT),
-            programs: &[0, 24, 48, 73],
+            clips: Clips::Strikes,
+            instruments: 4,
             method: Method::Mean,
             chords: ChordParts::Whole,
             full_dose: 0.5,

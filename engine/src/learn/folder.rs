@@ -106,7 +106,7 @@ impl Folder {
                 digest.update(hash.as_bytes());
                 for audio in audio {
                     let group = if stretched { place * STRETCHES / count } else { file };
-                    let label = Label { class, level: 0.0, group: first_group + group, height: None };
+                    let label = Label { class, level: 0.0, group: first_group + group, height: None, piece: None };
                     clips.push(FolderClip { audio, label });
                     place += 1;
                 }

@@ -15,11 +15,13 @@ pub struct Label {
     pub group: usize,
     /// Mean MIDI note, where it is known.
     pub height: Option<f64>,
+    /// Clips of one piece differ in nothing but their class.
+    pub piece: Option<u64>,
 }
 
 impl From<&ConceptClip> for Label {
     fn from(clip: &ConceptClip) -> Self {
-        Self { class: clip.class, level: clip.level, group: usize::from(clip.program), height: clip.height() }
+        Self { class: clip.class, level: clip.level, group: usize::from(clip.program), height: clip.height(), piece: clip.piece() }
     }
 }
 
@@ -106,8 +108,8 @@ impl Split {
         known.filter(move |(_, label)| of(label.group) == part)
     }
 
-    /// Clips of `class` with target 1, and for each up to `rest` clips of other classes with target 0: of the same group
-    /// and height where there are any. No clip comes twice.
+    /// Clips of `class` with target 1, and for each up to `rest` clips of other classes with target 0: of the same piece,
+    /// or of the same group and height, where there are any. No clip comes twice.
     pub fn against_rest(&self, part: Part, class: usize, rest: usize) -> Rows {
         let members: Vec<(usize, &Label)> = self.part(part).collect();
         let mut random = Random::new(class as u64, part as u64, PURPOSE);
@@ -123,7 +125,10 @@ impl Split {
             let mut others: Vec<usize> = members
                 .iter()
                 .filter(|(_, other)| {
-                    other.class != class && (!self.same_group || other.group == own.group) && near(other)
+                    other.class != class
+                        && (!self.same_group || other.group == own.group)
+                        && other.piece == own.piece
+                        && near(other)
                 })
                 .map(|(clip, _)| *clip)
                 .filter(|clip| !taken[*clip])
@@ -215,9 +220,21 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_is_compared_with_itself() {
+        let clips = Concept::Notes.music(5).expect("notes have music");
+        let split = Split::new(clips.iter().map(|clip| Some(Label::from(clip))).collect());
+        let rows = split.against_rest(Part::Train, 4, 3);
+        assert_eq!(rows.clips.len(), 4 * rows.targets.iter().filter(|target| **target == 1.0).count());
+        for own in rows.clips.chunks(4) {
+            let pieces = own.iter().filter_map(|clip| split.label(*clip)).map(|label| label.piece);
+            assert!(own.len() == 4 && pieces.clone().all(|piece| piece.is_some() && Some(piece) == pieces.clone().next()));
+        }
+    }
+
+    #[test]
     fn files_of_both_sides_are_in_every_part() {
         let label =
-            |clip: usize| Some(Label { class: clip % 2, level: 0.0, group: clip % 2 * 10 + clip / 8, height: None });
+            |clip: usize| Some(Label { class: clip % 2, level: 0.0, group: clip % 2 * 10 + clip / 8, height: None, piece: None });
         let split = Split::by_file((0..48).map(label).collect());
         for part in [Part::Train, Part::Validation, Part::Test] {
             let rows = split.against_rest(part, 0, 1);
@@ -229,7 +246,7 @@ mod tests {
 
     #[test]
     fn levels_are_standardised_by_what_teaches() {
-        let label = |(group, level)| Some(Label { class: 0, level, group, height: None });
+        let label = |(group, level)| Some(Label { class: 0, level, group, height: None, piece: None });
         let split = Split::new([(0, 1.0), (1, 7.0), (2, 4.0), (3, 3.0)].map(label).to_vec());
         assert_eq!(split.scale(), (2.0, 1.0));
         assert_eq!(split.levels(Part::Train, 2.0, 1.0), Rows { clips: vec![0, 3], targets: vec![-1.0, 1.0] });
