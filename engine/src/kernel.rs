@@ -38,6 +38,7 @@ macro_rules! wide {
 pub mod activation;
 pub mod activations;
 pub mod attention;
+mod byte_cache;
 pub mod columns;
 mod dots;
 pub mod elementary;
@@ -47,6 +48,7 @@ mod lanes;
 pub mod layer;
 pub mod linear;
 pub mod norm;
+mod pages;
 mod quantised;
 
 pub use linear::Linear;

@@ -1,10 +1,12 @@
 //! Cached keys and values of one attention layer, laid out for one query row at a time. Any thread; no allocation after
 //! construction. Every score is one sum over ascending dimensions, every output one sum over ascending positions.
 
+use super::byte_cache::ByteCache;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::x86;
 use super::lanes::{Bf16Line, Cell, LANES, Lanes, Line, Path, Portable};
 use super::norm::softmax;
+use super::pages::Pages;
 
 /// Keys and values by position, `heads` heads of `size` values.
 pub struct Attention {
@@ -17,23 +19,27 @@ pub struct Attention {
     kept: Kept,
 }
 
-/// How keys and values are kept. The arithmetic is f32 either way.
+/// How keys and values are kept. The arithmetic is f32 but for bytes.
 enum Kept {
     F32(Store<Line>),
     Bf16(Store<Bf16Line>),
+    Bytes(ByteCache),
 }
 
 struct Store<C> {
     /// `[position / 16][heads * size]`: one dimension of sixteen positions to a line.
-    keys: Vec<C>,
+    keys: Pages<C>,
     /// `[heads][position][value_lines]`: what one sum reads lies in one stretch.
-    values: Vec<C>,
+    values: Pages<C>,
 }
 
 impl<C: Cell> Store<C> {
     fn new(heads: usize, size: usize, capacity: usize) -> Self {
         let lines = capacity * heads * size.div_ceil(LANES);
-        Self { keys: vec![C::ZERO; capacity.div_ceil(LANES) * heads * size], values: vec![C::ZERO; lines] }
+        Self {
+            keys: Pages::filled(C::ZERO, capacity.div_ceil(LANES) * heads * size),
+            values: Pages::filled(C::ZERO, lines),
+        }
     }
 
     fn write(&mut self, position: usize, key: &[f32], value: &[f32], size: usize, stride: usize) {
@@ -61,6 +67,14 @@ impl Attention {
         Self::with(Kept::Bf16(Store::new(heads, size, capacity)), heads, size, capacity)
     }
 
+    /// Room for `capacity` positions in bytes; in bf16 where heads have a size that bytes do not suit.
+    pub fn new_int8(heads: usize, size: usize, capacity: usize) -> Self {
+        match ByteCache::holds(size) {
+            true => Self::with(Kept::Bytes(ByteCache::new(heads, size, capacity)), heads, size, capacity),
+            false => Self::new_bf16(heads, size, capacity),
+        }
+    }
+
     fn with(kept: Kept, heads: usize, size: usize, capacity: usize) -> Self {
         Self { heads, size, capacity, value_lines: size.div_ceil(LANES), path: Path::detect(), kept }
     }
@@ -72,9 +86,10 @@ impl Attention {
 
     /// Bytes that one query row reads to attend to one position, all heads.
     pub fn bytes_per_position(&self) -> usize {
-        let cell = match self.kept {
+        let cell = match &self.kept {
             Kept::F32(_) => size_of::<f32>(),
             Kept::Bf16(_) => size_of::<u16>(),
+            Kept::Bytes(cache) => return cache.bytes_per_position(),
         };
         (self.size + self.value_lines * LANES) * self.heads * cell
     }
@@ -98,6 +113,7 @@ impl Attention {
         match &mut self.kept {
             Kept::F32(store) => store.write(position, key, value, self.size, stride),
             Kept::Bf16(store) => store.write(position, key, value, self.size, stride),
+            Kept::Bytes(cache) => cache.write(position, key, value),
         }
     }
 
@@ -146,6 +162,7 @@ impl Attention {
         match &self.kept {
             Kept::F32(store) => self.scores(store, head, query, positions, factor, scratch),
             Kept::Bf16(store) => self.scores(store, head, query, positions, factor, scratch),
+            Kept::Bytes(cache) => cache.scores(head, query, positions, factor, scratch),
         }
         let weights = &mut scratch[..positions];
         bias(head, weights);
@@ -153,6 +170,7 @@ impl Attention {
         match &self.kept {
             Kept::F32(store) => self.mix(store, head, weights, out),
             Kept::Bf16(store) => self.mix(store, head, weights, out),
+            Kept::Bytes(cache) => cache.mix(head, weights, out),
         }
     }
 

@@ -7,6 +7,7 @@ use super::columns::Columns;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::x86;
 use super::lanes::{Bf16Line, Cell, F16Line, LANES, Lanes, Line, Path, Portable};
+use super::pages::Pages;
 use crate::pool::Pool;
 use std::ops::Range;
 
@@ -36,9 +37,9 @@ pub struct Linear {
 
 /// `[tiles][inputs][lines]`, columns past `outputs` are zero.
 enum Packed {
-    F32(Vec<Line>),
-    F16(Vec<F16Line>),
-    Bf16(Vec<Bf16Line>),
+    F32(Pages<Line>),
+    F16(Pages<F16Line>),
+    Bf16(Pages<Bf16Line>),
 }
 
 impl Linear {
@@ -48,15 +49,15 @@ impl Linear {
         outputs: 0,
         lines: 1,
         path: Path::Portable,
-        weight: Packed::F32(Vec::new()),
+        weight: Packed::F32(Pages::EMPTY),
         bias: Vec::new(),
     };
 
     /// The same layer with weights rounded to bf16; those in half precision stay as they are, being as small.
     pub fn into_bf16(self) -> Self {
         let Packed::F32(weight) = &self.weight else { return self };
-        let mut lines = vec![Bf16Line::ZERO; weight.len()];
-        for (line, weights) in lines.iter_mut().zip(weight) {
+        let mut lines = Pages::filled(Bf16Line::ZERO, weight.len());
+        for (line, weights) in lines.iter_mut().zip(weight.iter()) {
             weights.0.iter().enumerate().for_each(|(lane, value)| line.round(lane, *value));
         }
         Self { weight: Packed::Bf16(lines), ..self }
@@ -399,9 +400,9 @@ fn holds<C: Cell>(weight: &[f32]) -> bool {
 }
 
 /// `[tiles][inputs][lines]` of a row-major `[outputs][inputs]`.
-fn pack<C: Cell>(weight: &[f32], (outputs, inputs, lines): (usize, usize, usize)) -> Vec<C> {
+fn pack<C: Cell>(weight: &[f32], (outputs, inputs, lines): (usize, usize, usize)) -> Pages<C> {
     let tiles = outputs.div_ceil(lines * LANES);
-    let mut packed = vec![C::ZERO; tiles * inputs * lines];
+    let mut packed = Pages::filled(C::ZERO, tiles * inputs * lines);
     for n in 0..outputs {
         let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);
         for k in 0..inputs {

@@ -9,6 +9,7 @@ use crate::kernel::activations::{Activations, CHUNK, Head, Inputs, STEP};
 use crate::kernel::columns::Columns;
 use crate::kernel::dots::{Bytes, DotPath, Dots};
 use crate::kernel::lanes::{Bf16Line, LANES, Line};
+use crate::kernel::pages::Pages;
 
 /// Rows that share one pass over the weights.
 const MOST_ROWS: usize = 8;
@@ -51,9 +52,9 @@ pub struct Quantised<F> {
     /// to the end and has to spill.
     depth: usize,
     path: DotPath,
-    weight: Vec<Bytes>,
+    weight: Pages<Bytes>,
     /// `[tiles][groups][lines]`, zero past `outputs`.
-    scales: Vec<Bf16Line>,
+    scales: Pages<Bf16Line>,
     /// `[tiles][lines]`, zero where the layer has no bias.
     bias: Vec<Line>,
     format: PhantomData<fn() -> F>,
@@ -84,8 +85,8 @@ impl<F: Format> Quantised<F> {
         let depth = F::GROUP / STEP / F::PARTS;
         let zero = (0..F::PARTS).fold(0, |byte, part| byte | F::ZERO << (8 / F::PARTS * part));
         let mut packed_bias = vec![Line::ZERO; tiles * lines];
-        let mut packed = vec![Bytes([zero; 64]); tiles * groups * depth * lines];
-        let mut scales = vec![Bf16Line([0; LANES]); tiles * groups * lines];
+        let mut packed = Pages::filled(Bytes([zero; 64]), tiles * groups * depth * lines);
+        let mut scales = Pages::filled(Bf16Line([0; LANES]), tiles * groups * lines);
         let mut cells = vec![0; F::GROUP];
         for n in 0..outputs {
             let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);

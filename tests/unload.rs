@@ -1,0 +1,69 @@
+//! A host that loads the bundle, plays and unloads it, over and over in one process: no thread stays, memory does not grow.
+
+use tiller_tests::host::{Host, Outcome, dev_bundle};
+use tiller_tests::measure;
+use tiller_tests::player::{Blocks, Pace};
+use tiller_tests::score::Score;
+use tiller_tests::soak::resident;
+use tiller_tests::turn;
+
+/// Times that it is loaded, and those after which memory must not grow: by then every pool and cache is as large as it gets.
+const TIMES: usize = 200;
+const SETTLED: usize = 40;
+
+/// What the last 160 loads together may leave behind. A model is 40 MB, a player's caches 10: either of them, left behind
+/// once, would show.
+const MOST_GROWTH: u64 = 8 << 20;
+
+/// Names of this process's threads, where the system tells.
+fn threads() -> Option<Vec<String>> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    let mut names: Vec<String> = tasks.filter_map(name).map(|name| name.trim_end().to_owned()).collect();
+    names.sort();
+    Some(names)
+}
+
+/// Plays a quarter of a second of a fresh instance of a freshly loaded bundle; gives back its level.
+fn once(rate: f64) -> Outcome<f64> {
+    let mut host = Host::load(&dev_bundle()?)?;
+    host.set_offline(true)?;
+    let mut player = host.activate(rate, 512)?;
+    let latency = u64::from(host.latency()?);
+    let length = latency + (rate / 4.0) as u64;
+    let heard = player.play(&Score::playing(), 0..length, Blocks::Fixed(512), Pace::FlatOut)?;
+    host.deactivate(player);
+    Ok(f64::from(measure::rms(&heard.compensated(latency as usize).left)))
+}
+
+#[test]
+fn two_hundred_loads_leave_nothing_behind() -> Outcome<()> {
+    let _turn = turn();
+    let before = threads();
+    let mut settled = None;
+    let mut first = None;
+    for time in 0..TIMES {
+        // Two rates, so that the resampler comes and goes too; each sounds as it did the first time.
+        let level = once([48_000.0, 32_000.0][time % 2])?;
+        if time == 0 {
+            assert!(level > 0.0005, "a quarter of a second has an RMS of {level}");
+        }
+        let first = *first.get_or_insert(level);
+        assert!(time % 2 == 1 || level == first, "load {time} sounds otherwise: {level} after {first}");
+        if time == SETTLED {
+            settled = resident();
+        }
+    }
+    // The kernel shows a thread for a moment after it was joined.
+    let calm = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        threads() == before
+    });
+    assert!(calm, "threads before: {before:?}, after: {:?}", threads());
+    if let (Some(settled), Some(after)) = (settled, resident()) {
+        let grown = after.saturating_sub(settled);
+        println!("resident after {SETTLED} loads {settled}, after {TIMES} {after}: {grown} bytes more");
+        assert!(grown < MOST_GROWTH, "memory grew from {settled} to {after} bytes over {} loads", TIMES - SETTLED);
+    }
+    Ok(())
+}
