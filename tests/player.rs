@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tiller_engine::control::{ControlFrame, Lanes, PitchClass};
+use tiller_engine::control::{ControlFrame, Lanes, MOST_HOP, PitchClass};
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::link::CHANNELS;
 use tiller_engine::model::Model;
@@ -48,6 +48,30 @@ fn a_streamed_piece_equals_the_whole_sequence() {
         assert_eq!(heard.slots(), (0..60).collect::<Vec<_>>(), "every frame once, in order");
         assert!(heard.headers.iter().all(|header| header.last == (header.slot == 59)));
         same_audio(&heard.audio, &whole(&model, &prompt, &controls)).expect("the whole sequence");
+    }
+}
+
+#[test]
+fn frames_that_wait_for_each_other_sound_the_same() {
+    let model = model();
+    let prompt = prompt(&model);
+    for frames in [1, 2, 9, 41] {
+        let mut controls = steered(1, frames, 1.0);
+        let alone = play(&mut Player::new(model.clone(), prompt.clone(), None), &controls);
+        // Two at a time; then changed on the way, as when the latency setting is.
+        for changed in [u32::MAX, frames / 2] {
+            controls.iter_mut().for_each(|control| control.hop = if control.index < changed { MOST_HOP } else { 1 });
+            let mut player = Player::new(model.clone(), prompt.clone(), None);
+            let mut most = 0;
+            for control in &controls[..frames as usize] {
+                let mut together = 0;
+                player.answer(control, &mut |_, _| together += 1).expect("finite");
+                most = most.max(together);
+            }
+            assert_eq!(most, if frames > 20 { 2 } else { most }, "frames come two at a time");
+            let heard = play(&mut Player::new(model.clone(), prompt.clone(), None), &controls);
+            assert_eq!((heard.headers, heard.audio), (alone.headers.clone(), alone.audio.clone()), "{frames} frames");
+        }
     }
 }
 

@@ -145,6 +145,9 @@ impl Lanes {
     };
 }
 
+/// Frames that the codec can take at once.
+pub const MOST_HOP: u32 = 2;
+
 /// What a message on the control queue asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlKind {
@@ -179,6 +182,9 @@ pub struct ControlFrame {
     pub gain: f32,
     /// Silence at the output while the engine goes on.
     pub bypass: bool,
+    /// Frames that may wait for each other before the codec takes them, at most [`MOST_HOP`]: it reads its weights once for
+    /// all of them, and their audio comes together, so the latency needs room for all but one. No sample depends on it.
+    pub hop: u32,
 }
 
 impl ControlFrame {
@@ -196,6 +202,7 @@ impl ControlFrame {
             top_k: Sampling::PUBLISHED.top_k as u32,
             gain: 1.0,
             bypass: false,
+            hop: 1,
         }
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::codec::{CodecDecoder, CodecError, DecoderStream};
-use crate::control::ControlFrame;
+use crate::control::{ControlFrame, MOST_HOP};
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::{Decoder, MAX_CODEBOOKS};
 use crate::link::{CHANNELS, FrameHeader};
@@ -76,12 +76,13 @@ impl Piece {
         let (bos, pad, frame_samples) = (decoder.bos(), decoder.pad(), codec.hop());
         let pattern = DelayPattern::new(decoder.codebooks(), channels);
         let delay = pattern.max_delay() + codec.lookahead_frames();
+        let stream = || DecoderStream::on(pool.clone(), codec.clone(), MOST_HOP as usize);
         let blank = Step { column: [pad; MAX_CODEBOOKS], doses: Doses::NONE, gain: 1.0 };
         Self {
             bos,
             pad,
             steps: vec![blank; window + delay + 2],
-            streams: (0..pattern.channels()).map(|_| DecoderStream::on(pool.clone(), codec.clone(), 1)).collect(),
+            streams: (0..pattern.channels()).map(|_| stream()).collect(),
             channel: vec![0.0; frame_samples * codec.channels()],
             frame_samples,
             frame: vec![0.0; frame_samples * CHANNELS],
@@ -213,12 +214,19 @@ impl Piece {
             }
         }
         self.taken += 1;
-        if let Some(frame) = self.taken.checked_sub(1 + self.pattern.max_delay() as u32) {
-            self.decode(frame)?;
-        }
+        let whole = self.taken.saturating_sub(self.pattern.max_delay() as u32);
         match self.ended {
-            None => self.send(sink).map(|_| ()),
-            Some(_) => self.flush(sink),
+            None => {
+                if whole - self.decoded >= self.last.hop.clamp(1, MOST_HOP) {
+                    self.decode(whole)?;
+                }
+                while self.send(sink)? {}
+                Ok(())
+            }
+            Some(_) => {
+                self.decode(whole)?;
+                self.flush(sink)
+            }
         }
     }
 
@@ -239,19 +247,24 @@ impl Piece {
         Ok(())
     }
 
-    fn decode(&mut self, frame: u32) -> Result<(), CodecError> {
+    /// Gives the codec the frames before `until` that it has not had, as many at once as it takes.
+    fn decode(&mut self, until: u32) -> Result<(), CodecError> {
         let channels = self.streams.len();
         let per_channel = self.pattern.codebooks() / channels;
-        for channel in 0..channels {
-            let mut codes = [0; MAX_CODEBOOKS];
-            for (index, code) in codes.iter_mut().enumerate().take(per_channel) {
-                // Left and right interleave: codebook q of channel c is the model's codebook q * channels + c.
-                let codebook = index * channels + channel;
-                *code = self.step(frame + self.pattern.delay(codebook) as u32).column[codebook];
+        while self.decoded < until {
+            let frames = (until - self.decoded).min(MOST_HOP);
+            for channel in 0..channels {
+                let mut codes = [0; MAX_CODEBOOKS * MOST_HOP as usize];
+                for (place, code) in codes.iter_mut().enumerate().take(per_channel * frames as usize) {
+                    // Left and right interleave: codebook q of channel c is the model's codebook q * channels + c.
+                    let codebook = place % per_channel * channels + channel;
+                    let frame = self.decoded + (place / per_channel) as u32;
+                    *code = self.step(frame + self.pattern.delay(codebook) as u32).column[codebook];
+                }
+                self.streams[channel].push(&codes[..per_channel * frames as usize])?;
             }
-            self.streams[channel].push(&codes[..per_channel])?;
+            self.decoded += frames;
         }
-        self.decoded = frame + 1;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+use tiller_engine::control::MOST_HOP;
 use tiller_engine::link::StreamFormat;
 
 use crate::frames::FrameClock;
@@ -32,6 +33,17 @@ impl LatencySetting {
     }
 }
 
+/// Frames of room from which on one of them may go to the codec's hop: what is left is as much as the tight setting has, and
+/// more.
+const ROOMY: f64 = 4.0;
+
+impl LatencySetting {
+    /// Frames that may wait for each other before the codec takes them: it then reads its weights half as often.
+    pub fn hop(self) -> u32 {
+        if self.room_frames() >= ROOMY { MOST_HOP } else { 1 }
+    }
+}
+
 /// L in host samples: one frame to collect, `delay_frames`, and the larger of the room for jitter and one frame of compute
 /// beside the host's largest block, plus `lookahead` host samples of the resampler.
 ///
@@ -58,6 +70,12 @@ mod tests {
         let tight = samples(LatencySetting::Tight, StreamFormat::PUBLISHED, 32_000.0, 64, 0);
         assert_eq!(tight, 6_080);
         assert_eq!(f64::from(tight) / 32_000.0, 0.19);
+    }
+
+    #[test]
+    fn frames_wait_for_each_other_only_where_there_is_room() {
+        let hops = [LatencySetting::Tight, LatencySetting::Frames(3), LatencySetting::Frames(4), LatencySetting::Safe];
+        assert_eq!(hops.map(LatencySetting::hop), [1, 1, 2, 2]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tiller_engine::control::ControlFrame;
 use tiller_engine::link::{Link, StreamFormat};
 
 use crate::feed::Feed;
@@ -336,7 +337,8 @@ impl<C: Clock> Processor<C> {
     }
 
     fn send(&mut self, index: u32) {
-        self.feed.send(self.lanes.frame(self.piece, index, self.keys.frame_note()));
+        let hop = self.settings.latency.hop();
+        self.feed.send(ControlFrame { hop, ..self.lanes.frame(self.piece, index, self.keys.frame_note()) });
         self.keys.next_frame();
     }
 

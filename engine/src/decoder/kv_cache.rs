@@ -62,7 +62,11 @@ impl Decoder {
 
     /// One block's cache.
     pub(super) fn cache(&self, capacity: usize) -> Attention {
-        let new = if self.precision() == Precision::F32 { Attention::new } else { Attention::new_bf16 };
+        let new = match self.precision() {
+            Precision::F32 => Attention::new,
+            Precision::Bf16 => Attention::new_bf16,
+            Precision::Int8 | Precision::Int4 => Attention::new_int8,
+        };
         new(self.heads, self.hidden / self.heads, capacity)
     }
 }

@@ -18,6 +18,9 @@ const STEPS: usize = GROUP / STEP;
 /// Tiles of sixteen positions whose scores are summed side by side, so that the sums do not wait for each other.
 const TILES: usize = 4;
 
+/// Bytes between what is summed and what is asked for: the processor's own prefetchers lose track of several tiles at once.
+const AHEAD: usize = 8_192;
+
 /// 1.0 as bf16, for sums that have no scale of their own.
 const ONES: Bf16Line = Bf16Line([0x3f80; LANES]);
 
@@ -108,6 +111,11 @@ impl ByteCache {
         let (size, capacity) = (self.size, self.capacity);
         let (tiles, fours) = (capacity.div_ceil(LANES), capacity.div_ceil(GROUP) * STEPS);
         let (tile, lane) = (position / LANES, position % LANES);
+        // None of these lines is in any cache, and stores that miss wait for each other.
+        for head in 0..self.heads {
+            ask_for(&self.keys[(head * tiles + tile) * (size / STEP)..][..size / STEP]);
+            ask_for(&self.values[(head * fours + position / STEP) * (size / LANES)..][..size / LANES]);
+        }
         for head in 0..self.heads {
             let lines = &mut self.keys[(head * tiles + tile) * (size / STEP)..][..size / STEP];
             let (scale, each) = bytes(&key[head * size..][..size]);
@@ -133,17 +141,18 @@ impl ByteCache {
         let used = positions.div_ceil(LANES);
         let keys = &self.keys[head * tiles * lines..][..used * lines];
         let scales = &self.key_scales[head * tiles..][..used];
+        let keys = Keys { keys, scales, lines };
         let (out, _) = scores[..used * LANES].as_chunks_mut::<LANES>();
         // SAFETY: `detect` saw the features of `path`; the bodies touch memory through slices only.
         unsafe {
             match self.path {
                 #[cfg(target_arch = "x86_64")]
-                DotPath::Vnni512 => scores_vnni512(keys, scales, lines, &stretch, factor, out),
+                DotPath::Vnni512 => scores_vnni512(&keys, &stretch, factor, out),
                 #[cfg(target_arch = "x86_64")]
-                DotPath::Vnni256 => scores_vnni256(keys, scales, lines, &stretch, factor, out),
+                DotPath::Vnni256 => scores_vnni256(&keys, &stretch, factor, out),
                 #[cfg(target_arch = "x86_64")]
-                DotPath::Avx2 => scores_avx2(keys, scales, lines, &stretch, factor, out),
-                _ => scores_on::<Portable<2>>(keys, scales, lines, &stretch, factor, out),
+                DotPath::Avx2 => scores_avx2(&keys, &stretch, factor, out),
+                _ => scores_on::<Portable<2>>(&keys, &stretch, factor, out),
             }
         }
     }
@@ -170,6 +179,15 @@ impl ByteCache {
     }
 }
 
+/// What the scores of one head are made of.
+struct Keys<'a> {
+    /// `[position / 16][lines]`
+    keys: &'a [Bytes],
+    /// `[position / 16]`
+    scales: &'a [Bf16Line],
+    lines: usize,
+}
+
 /// A head's numbers as bytes around [`ZERO`], and what one step of them is worth: a bf16, NaN where a number is not finite.
 fn bytes(x: &[f32]) -> (f32, [u8; GROUP]) {
     let mut out = [ZERO; GROUP];
@@ -191,6 +209,17 @@ fn bytes(x: &[f32]) -> (f32, [u8; GROUP]) {
         *out = (step + i32::from(ZERO)) as u8;
     }
     (scale, out)
+}
+
+/// Starts to bring lines into the caches.
+fn ask_for(lines: &[Bytes]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in lines {
+        // SAFETY: a hint, which every x86-64 processor has.
+        unsafe { avx2::prefetch(line, 0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = lines;
 }
 
 /// Defines a function for each instruction path that calls the generic one: `target_feature` is what lets LLVM inline the
@@ -222,7 +251,7 @@ macro_rules! on_paths {
 
 on_paths!(
     scores_on, scores_vnni512, scores_vnni256, scores_avx2,
-    (keys: &[Bytes], scales: &[Bf16Line], lines: usize, query: &Stretch, factor: f32, out: &mut [[f32; LANES]])
+    (keys: &Keys, query: &Stretch, factor: f32, out: &mut [[f32; LANES]])
 );
 on_paths!(
     mix_on, mix_vnni512, mix_vnni256, mix_avx2, (values: &[Bytes], weights: &[f32], lines: usize) -> [Line; GROUP / LANES]
@@ -231,21 +260,14 @@ on_paths!(
 /// # Safety
 /// The caller has the target features of `D`.
 #[inline(always)]
-unsafe fn scores_on<D: Dots>(
-    keys: &[Bytes],
-    scales: &[Bf16Line],
-    lines: usize,
-    query: &Stretch,
-    factor: f32,
-    out: &mut [[f32; LANES]],
-) {
+unsafe fn scores_on<D: Dots>(keys: &Keys, query: &Stretch, factor: f32, out: &mut [[f32; LANES]]) {
     let mut tile = 0;
     while tile < out.len() {
         // SAFETY: the caller's promise.
         tile += unsafe {
             match out.len() - tile {
-                TILES.. => score_tiles::<D, TILES>(keys, scales, lines, query, factor, tile, out),
-                _ => score_tiles::<D, 1>(keys, scales, lines, query, factor, tile, out),
+                TILES.. => score_tiles::<D, TILES>(keys, query, factor, tile, out),
+                _ => score_tiles::<D, 1>(keys, query, factor, tile, out),
             }
         };
     }
@@ -258,9 +280,7 @@ unsafe fn scores_on<D: Dots>(
 #[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
 #[inline(always)]
 unsafe fn score_tiles<D: Dots, const T: usize>(
-    keys: &[Bytes],
-    scales: &[Bf16Line],
-    lines: usize,
+    keys: &Keys,
     query: &Stretch,
     factor: f32,
     first: usize,
@@ -269,18 +289,19 @@ unsafe fn score_tiles<D: Dots, const T: usize>(
     let inputs = query.inputs();
     let mut tiles = [[].as_slice(); T];
     for t in 0..T {
-        tiles[t] = &keys[(first + t) * lines..][..lines];
+        tiles[t] = &keys.keys[(first + t) * keys.lines..][..keys.lines];
     }
     // SAFETY: the caller's promise, here and below.
     let mut sums = [unsafe { D::zero() }; T];
-    for step in 0..lines {
+    for step in 0..keys.lines {
         for t in 0..T {
+            unsafe { D::prefetch(&tiles[t][step], AHEAD) };
             sums[t] = unsafe { sums[t].add(D::weights(&tiles[t][step], 0), &inputs, step) };
         }
     }
     let (offset, scale) = (query.offset(), query.scale() * factor);
     for t in 0..T {
-        let scored = unsafe { sums[t].scaled(offset, scale, D::scales(&scales[first + t]), D::no_floats()) };
+        let scored = unsafe { sums[t].scaled(offset, scale, D::scales(&keys.scales[first + t]), D::no_floats()) };
         out[first + t] = unsafe { D::store(scored) }.0;
     }
     T

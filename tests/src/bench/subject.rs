@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tiller_engine::checkpoint::{Checkpoint, Config};
-use tiller_engine::control::{ControlFrame, PitchClass};
+use tiller_engine::control::{ControlFrame, MOST_HOP, PitchClass};
 use tiller_engine::model::{Model, directions_file};
 use tiller_engine::pool::Pool;
 use tiller_engine::precision::Precision;
@@ -70,12 +70,14 @@ impl Subject {
     }
 }
 
-/// A steered frame as a musician would have it: one note at full strength, the published sampling settings.
+/// A steered frame as a musician would have it: one note at full strength, the published sampling settings, the hop of the
+/// safe latency setting.
 pub fn steered(piece: u32) -> ControlFrame {
     let mut control = ControlFrame::new(piece, 0);
     control.lanes.note = PitchClass::new(2);
     control.lanes.note_strength = 1.0;
     control.lanes.strength = 1.0;
+    control.hop = MOST_HOP;
     control
 }
 

@@ -299,7 +299,7 @@ unsafe fn store(floats: [__m256; 2]) -> Line {
 }
 
 #[inline(always)]
-pub(super) unsafe fn prefetch(bytes: &Bytes, distance: usize) {
+pub(in crate::kernel) unsafe fn prefetch(bytes: &Bytes, distance: usize) {
     // Into the second cache: the first has no room, and few misses of it can be under way. A prefetch of an address
     // without memory is dropped.
     let ahead = std::ptr::from_ref(bytes).cast::<i8>().wrapping_add(distance);
