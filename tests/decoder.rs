@@ -81,7 +81,7 @@ fn row<'a>(
     prompt: Option<&'a Prompt>,
     injection: Option<&'a [f32]>,
 ) -> Row<'a> {
-    Row { cache, position, codes, text: prompt.map(|prompt| &prompt.cross), injection, logits: true }
+    Row { cache, position, codes, text: prompt.map(|prompt| &prompt.cross), injection, pushes: &[], logits: true }
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {

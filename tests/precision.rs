@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tiller_engine::checkpoint::{Checkpoint, CheckpointSource};
 use tiller_engine::control::{ControlFrame, Lanes, PitchClass};
+use tiller_engine::decoder::packed::{self, PackedFile};
 use tiller_engine::decoder::{Decoder, KvCache, MAX_CODEBOOKS, Row, Scratch};
+use tiller_engine::embedded;
 use tiller_engine::handle::ModelSource;
 use tiller_engine::model::Model;
 use tiller_engine::player::Player;
@@ -156,7 +158,7 @@ fn logits(decoder: &Decoder, checkpoint: &Checkpoint) -> Vec<f32> {
     for position in 0..40 {
         let codes: [u32; MAX_CODEBOOKS] =
             std::array::from_fn(|k| ((position * 7919 + k * 104_729) % decoder.vocab()) as u32);
-        let row = |cache, text| Row { cache, position, codes, text, injection: None, logits: true };
+        let row = |cache, text| Row { cache, position, codes, text, injection: None, pushes: &[], logits: true };
         decoder.forward(&[row(0, Some(&cross)), row(1, None)], &mut caches, &mut scratch, None);
         all.extend([0, 1].into_iter().flat_map(|row| scratch.logits(row).to_vec()));
     }
@@ -185,4 +187,47 @@ fn channels_that_dwarf_the_others_cost_no_more_than_two_percent() {
     assert!(!quality.wider.is_empty(), "{quality:?}");
     assert!(quality.wider.iter().all(|(name, _)| behind_norms.iter().any(|end| name.ends_with(end))), "{quality:?}");
     assert!(settled < 0.02, "{settled}");
+}
+
+/// Logits of both guidance rows of a decoder's first step.
+fn first_logits(decoder: &Decoder) -> Vec<f32> {
+    let mut scratch = Scratch::new(decoder, 1);
+    let mut cache = KvCache::new(decoder, 4);
+    let codes = [decoder.bos(); MAX_CODEBOOKS];
+    let row = Row { cache: 0, position: 0, codes, text: None, injection: None, pushes: &[], logits: true };
+    decoder.forward(&[row], &mut [&mut cache], &mut scratch, None);
+    scratch.logits(0).to_vec()
+}
+
+#[test]
+fn packed_weights_come_back_whole_or_not_at_all() {
+    let source = CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES };
+    let Checkpoint { weights, config, .. } = Checkpoint::load(&source, &|_| ()).expect("loads");
+    let folder = std::env::temp_dir().join(format!("tiller-packed-{}", std::process::id()));
+    for precision in [Precision::Int8, Precision::Int4] {
+        let decoder = Decoder::load_at(&weights, &config, precision).expect("packs");
+        let path = packed::path(&folder, weights.hash(), precision);
+        assert!(PackedFile::open(&path).is_none());
+        packed::write(&path, &decoder, None).expect("writes");
+        let read = |path: &Path| {
+            let file = PackedFile::open(path)?;
+            Decoder::load_packed(&weights, &config, precision, &file).expect("the checkpoint itself is whole")
+        };
+        let again = read(&path).expect("what was written can be read");
+        assert_eq!(first_logits(&again), first_logits(&decoder), "{precision}");
+        let whole = std::fs::read(&path).expect("is there");
+        let damaged = folder.join("damaged.safetensors");
+        for place in [whole.len() / 2, whole.len() - 1] {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1;
+            std::fs::write(&damaged, &bytes).expect("writes");
+            assert!(read(&damaged).is_none(), "{precision}: a bit at {place} goes unnoticed");
+        }
+        for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&damaged, &whole[..length]).expect("writes");
+            assert!(PackedFile::open(&damaged).is_none(), "{precision}: cut to {length} bytes");
+        }
+        assert!(std::fs::read_dir(&folder).expect("lists").flatten().all(|file| file.path().extension() != Some("part".as_ref())));
+    }
+    std::fs::remove_dir_all(&folder).expect("cleaned");
 }

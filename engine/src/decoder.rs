@@ -1,9 +1,12 @@
 //! MusicGen's language model over codes: weights, KV caches, one forward pass over mixed rows, delay pattern, sampling.
 //! Copet et al. 2023 (arXiv 2306.05284); arithmetic as transformers' `MusicgenForCausalLM`. Runner thread.
 
+use crate::steering::push::Push;
+
 pub mod delay_pattern;
 mod forward;
 pub mod kv_cache;
+pub mod packed;
 mod position;
 pub mod quality;
 pub mod sampling;
@@ -29,6 +32,8 @@ pub struct Row<'a> {
     pub text: Option<&'a CrossCache>,
     /// `[blocks * hidden]`, added to each block's output.
     pub injection: Option<&'a [f32]>,
+    /// What each block's output is brought to after that.
+    pub pushes: &'a [Push<'a>],
     /// Whether the row's logits are wanted.
     pub logits: bool,
 }

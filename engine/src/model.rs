@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointSource, CodecConf
 use crate::codec::CodecDecoder;
 use crate::decoder::Decoder;
 use crate::decoder::delay_pattern::DelayPattern;
+use crate::decoder::packed::{self, PackedFile};
 use crate::decoder::quality::Quality;
 use crate::embedded;
 use crate::error::EngineError;
@@ -122,27 +123,17 @@ impl Model {
 
     fn read(source: &CheckpointSource, precision: Precision, progress: &dyn Fn(u8)) -> Result<Self, EngineError> {
         let checkpoint = Checkpoint::load(source, &|share| progress((share * 50.0) as u8))?;
-        let mut decoder = Decoder::load_at(&checkpoint.weights, &checkpoint.config, precision)?;
-        progress(75);
         let codebooks = checkpoint.config.decoder.codebooks_per_channel();
         let codec = Arc::new(CodecDecoder::load(&checkpoint.weights, &checkpoint.config.codec, codebooks)?);
-        progress(85);
+        progress(60);
         let text = TextEncoder::load(
             &checkpoint.weights,
             &checkpoint.config.text,
             &checkpoint.tokenizer,
             &source.file("tokenizer.json"),
         )?;
-        progress(90);
-        let mut quality = None;
-        if precision == Precision::Int8 {
-            let measured = Self::settle(&mut decoder, &checkpoint, &text)?;
-            log::info!("{}: 8-bit layers: {measured:?}", checkpoint.name);
-            if measured.divergence.iter().any(|nats| *nats > MOST_DIVERGENCE || nats.is_nan()) {
-                decoder = Decoder::load_at(&checkpoint.weights, &checkpoint.config, Precision::Bf16)?;
-            }
-            quality = Some(measured);
-        }
+        progress(70);
+        let (decoder, quality) = Self::packed_decoder(&checkpoint, &text, precision)?;
         progress(95);
         checkpoint.weights.log_unused();
         let (name, hash) = (checkpoint.name.clone(), checkpoint.weights.hash().to_owned());
@@ -164,6 +155,41 @@ impl Model {
             channels: config.decoder.audio_channels,
             window: config.generation.max_length,
         })
+    }
+
+    /// The decoder at a precision. A large one with fewer bits is packed and measured once, and read from the user's cache
+    /// folder from then on.
+    fn packed_decoder(
+        checkpoint: &Checkpoint,
+        text: &TextEncoder,
+        precision: Precision,
+    ) -> Result<(Decoder, Option<Quality>), EngineError> {
+        let (weights, config) = (&checkpoint.weights, &checkpoint.config);
+        let few = matches!(precision, Precision::Int8 | Precision::Int4);
+        let place = (few && weights_of_step(config) > SMALL_STEP)
+            .then(|| packed::path(&packed::standard_folder(), weights.hash(), precision));
+        if let Some(file) = place.as_deref().and_then(PackedFile::open)
+            && let Some(decoder) = Decoder::load_packed(weights, config, precision, &file)?
+        {
+            return Ok((decoder, file.quality().cloned()));
+        }
+        let mut decoder = Decoder::load_at(weights, config, precision)?;
+        let mut quality = None;
+        if precision == Precision::Int8 {
+            let measured = Self::settle(&mut decoder, checkpoint, text)?;
+            log::info!("{}: 8-bit layers: {measured:?}", checkpoint.name);
+            if measured.divergence.iter().any(|nats| *nats > MOST_DIVERGENCE || nats.is_nan()) {
+                decoder = Decoder::load_at(weights, config, Precision::Bf16)?;
+            }
+            quality = Some(measured);
+        }
+        if let Some(place) = place.filter(|_| decoder.precision() == precision)
+            && let Err(why) = packed::write(&place, &decoder, quality.as_ref())
+        {
+            // It is packed again the next time.
+            log::warn!("packed weights cannot be kept: {why}");
+        }
+        Ok((decoder, quality))
     }
 
     /// Measures what 8-bit layers cost on music of the decoder's own, and keeps those in bf16 that stray.
@@ -212,10 +238,7 @@ impl Model {
     /// # Errors
     /// When the configuration cannot be read.
     pub fn suited_precision(source: &ModelSource) -> Result<Precision, CheckpointError> {
-        let shape = Config::read(&source.checkpoint())?.decoder;
-        let (hidden, feed) = (shape.hidden_size as u64, shape.ffn_dim as u64);
-        let block = 6 * hidden * hidden + 2 * hidden * feed;
-        let step = shape.num_hidden_layers as u64 * block + (shape.num_codebooks * shape.vocab_size) as u64 * hidden;
+        let step = weights_of_step(&Config::read(&source.checkpoint())?);
         Ok(if step > SMALL_STEP { Precision::Int8 } else { Precision::F32 })
     }
 
@@ -292,6 +315,14 @@ impl Model {
     pub fn window(&self) -> usize {
         self.window
     }
+}
+
+/// Weights that one step reads.
+fn weights_of_step(config: &Config) -> u64 {
+    let shape = &config.decoder;
+    let (hidden, feed) = (shape.hidden_size as u64, shape.ffn_dim as u64);
+    let block = 6 * hidden * hidden + 2 * hidden * feed;
+    shape.num_hidden_layers as u64 * block + (shape.num_codebooks * shape.vocab_size) as u64 * hidden
 }
 
 fn stream_format(config: &Config) -> StreamFormat {

@@ -21,11 +21,15 @@ use crate::error::EngineError;
 use crate::model::Model;
 use crate::piece::{Piece, Sink};
 use crate::pool::Pool;
+use crate::steering::doses::Doses;
 use crate::text::Prompt;
 use roll::{REBUILD_POSITIONS, Roll};
 
 /// Rows of the largest step: two guidance rows each for the piece, the ending piece and the rebuilt positions.
 pub const MAX_ROWS: usize = 4 + 2 * REBUILD_POSITIONS as usize;
+
+/// Pieces and positions of a step that are steered apart: the current, the ending, the rebuilt positions.
+const SLOTS: usize = 2 + REBUILD_POSITIONS as usize;
 
 /// What a step computed, for measurements and tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +76,7 @@ pub struct Player {
     /// Positions of the next window that are already computed.
     rebuilt: u32,
     /// Injection vectors: current, ending, rebuilt positions.
-    injections: [Vec<f32>; 2 + REBUILD_POSITIONS as usize],
+    injections: [Vec<f32>; SLOTS],
     work: StepWork,
 }
 
@@ -254,6 +258,18 @@ impl Player {
         }
 
         let steered = self.write_injections(current, ending, rebuilding.clone());
+        let steering = self.model.steering();
+        let held = std::array::from_fn::<_, SLOTS, _>(|slot| {
+            let piece = if slot == 1 { ending } else { current };
+            let step = match (slot, &rebuilding) {
+                (0 | 1, _) => piece.map(|piece| self.pieces[piece].taken()),
+                // Each position keeps the steering that it first had.
+                (_, Some(range)) => range.clone().nth(slot - 2).map(|place| self.roll.next_base(self.base) + place),
+                (_, None) => None,
+            };
+            let doses = piece.zip(step).map_or(&Doses::NONE, |(piece, step)| self.pieces[piece].doses(step));
+            steering.pushes(doses)
+        });
         let mut rows = ArrayVec::<Row<'_>, MAX_ROWS>::new();
         let injection = |slot: usize| steered[slot].then(|| self.injections[slot].as_slice());
         let conditional_only = self.model.steering().conditional_only();
@@ -266,8 +282,10 @@ impl Player {
             };
             for (cache, text) in caches_of(pair).into_iter().zip([Some(&prompt.cross), None]) {
                 let position = position as usize;
-                let injection = injection(slot).filter(|_| text.is_some() || !conditional_only);
-                rows.push(Row { cache, position, codes, text, injection, logits });
+                let given = text.is_some() || !conditional_only;
+                let injection = injection(slot).filter(|_| given);
+                let pushes = if given { held[slot].as_slice() } else { &[] };
+                rows.push(Row { cache, position, codes, text, injection, pushes, logits });
             }
         };
         if let Some(current) = current {
@@ -290,8 +308,9 @@ impl Player {
         let mut caches = [&mut a.conditional, &mut a.unconditional, &mut b.conditional, &mut b.unconditional];
         let mut probes = match current {
             Some(current) => self.pieces[current].guards().map(|(lane, guard)| {
-                let class = guard.class()?;
-                Some((self.model.steering().probe(lane, class)?, 0.0f32))
+                // A lane that holds sees for itself when the target is there.
+                let class = guard.class().filter(|_| !steering.holds(lane))?;
+                Some((steering.probe(lane, class)?, 0.0f32))
             }),
             None => [None; 2],
         };
@@ -306,6 +325,7 @@ impl Player {
         let rebuilt = rebuilding.as_ref().map_or(0, ExactSizeIterator::len);
         self.work = StepWork { rows: rows.len(), rebuilt, switched };
         drop(rows);
+        drop(held);
         if let Some(current) = current {
             // What the unconditional row, which is looked at, was given.
             let given = steered[0] && !self.model.steering().conditional_only();
@@ -343,8 +363,8 @@ impl Player {
         current: Option<usize>,
         ending: Option<usize>,
         rebuilding: Option<Range<u32>>,
-    ) -> [bool; 2 + REBUILD_POSITIONS as usize] {
-        let mut steered = [false; 2 + REBUILD_POSITIONS as usize];
+    ) -> [bool; SLOTS] {
+        let mut steered = [false; SLOTS];
         let steering = self.model.steering();
         for (slot, piece) in [(0, current), (1, ending)] {
             if let Some(piece) = piece {

@@ -6,5 +6,6 @@ pub mod directions;
 pub mod doses;
 pub mod envelope;
 pub mod guard;
+pub mod push;
 pub mod schedule;
 pub mod table;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tiller_engine::handle::{Handle, ModelSource};
+use tiller_engine::precision::Precision;
 
 use crate::latency::{self, LatencySetting};
 use crate::meters::Meters;
@@ -19,6 +20,9 @@ use crate::status_line::Readings;
 /// Longest wait for the embedded model. It takes less than a second unless the machine is badly loaded.
 const EMBEDDED_WAIT: Duration = Duration::from_secs(5);
 
+/// What was asked of the engine: which model, and how exactly kept.
+type Asked = (ModelSource, Option<Precision>);
+
 /// One plugin instance, without its audio.
 pub struct Instance {
     /// The engine.
@@ -27,7 +31,7 @@ pub struct Instance {
     pub project: Arc<ProjectStore>,
     /// Written by the audio thread; it also holds the Play button.
     pub meters: Arc<Meters>,
-    asked: Arc<Mutex<Option<ModelSource>>>,
+    asked: Arc<Mutex<Option<Asked>>>,
     trouble: Mutex<String>,
     sample_rate: AtomicU32,
 }
@@ -64,13 +68,14 @@ impl Default for Instance {
 
 /// Makes the engine play what the project says. A model that is asked for already is not loaded again: hosts hand the
 /// same state over several times.
-fn follow(handle: &Handle, asked: &Mutex<Option<ModelSource>>, project: &Project) {
+fn follow(handle: &Handle, asked: &Mutex<Option<Asked>>, project: &Project) {
     handle.set_prompt(&project.prompt);
-    let source = source_of(project.model.as_ref());
+    let wanted = (source_of(project.model.as_ref()), project.precision);
     let mut asked = asked.lock();
-    if asked.as_ref().unwrap_or(&ModelSource::Embedded) != &source {
-        handle.set_model(source.clone());
-        *asked = Some(source);
+    if asked.as_ref().unwrap_or(&(ModelSource::Embedded, None)) != &wanted {
+        handle.set_precision(wanted.1);
+        handle.set_model(wanted.0.clone());
+        *asked = Some(wanted);
     }
 }
 
@@ -94,9 +99,11 @@ impl Instance {
     /// A sentence for the musician when the system gives no thread.
     pub fn wake(&self) -> Result<(), String> {
         self.project.settle();
-        let source = source_of(self.project.project().model.as_ref());
-        let first = self.asked.lock().replace(source.clone()).is_none();
+        let project = self.project.project();
+        let source = source_of(project.model.as_ref());
+        let first = self.asked.lock().replace((source.clone(), project.precision)).is_none();
         if first {
+            self.handle.set_precision(project.precision);
             // Reads the frame clock, which the latency depends on, before any weight.
             self.handle.set_model(source.clone());
         }
@@ -170,5 +177,7 @@ mod tests {
         assert!(instance.project.project().to_text().contains("/nowhere/gone"), "a missing model stays in the project");
         instance.project.hand_over(r#"{"version":1,"prompt":"organ"}"#.into());
         assert_eq!(instance.handle.model_generation(), before.1 + 2, "back to the embedded model");
+        instance.project.hand_over(r#"{"version":1,"prompt":"organ","precision":"int8"}"#.into());
+        assert_eq!(instance.handle.model_generation(), before.1 + 3, "the same model in fewer bits is loaded anew");
     }
 }

@@ -15,6 +15,7 @@ use tiller_engine::link::CHANNELS;
 use tiller_engine::model::{Model, NOTES_FILE};
 use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
+use tiller_engine::steering::push::Manner;
 use tiller_engine::steering::doses::{Doses, Lane};
 use tiller_engine::steering::envelope::Envelope;
 use tiller_engine::text::Prompt;
@@ -69,7 +70,7 @@ pub fn columns(
         for position in 0..positions {
             let mut injection = vec![0.0; width];
             let steered = model.steering().write(&doses[base + position], (base + position) as u32, &mut injection);
-            injections.push(steered.then_some(injection));
+            injections.push((steered.then_some(injection), model.steering().pushes(&doses[base + position])));
         }
         let mut rows = Vec::new();
         for position in 0..positions {
@@ -83,8 +84,9 @@ pub fn columns(
             let under = if first_had < switch { rebuild_prompt(switch, position) } else { first_had };
             let text = &prompts[control(under).prompt as usize].cross;
             for (cache, text) in [(0, Some(text)), (1, None)] {
-                let injection = injections[position].as_deref();
-                rows.push(Row { cache, position, codes, text, injection, logits: position + 1 == positions });
+                let (injection, pushes) = &injections[position];
+                let (injection, logits) = (injection.as_deref(), position + 1 == positions);
+                rows.push(Row { cache, position, codes, text, injection, pushes, logits });
             }
         }
         let (mut conditional, mut unconditional) = (KvCache::new(decoder, positions), KvCache::new(decoder, positions));
@@ -190,6 +192,8 @@ pub fn steered_fixture(name: &str, folder: &Path) -> Result<Arc<Model>, String> 
         block_norms: vec![8.0; blocks],
         scores: vec![0.5; 12 * blocks],
         detectors: vec![0.0; 2 * 12 * blocks],
+        levels: vec![0.0; 2 * 12 * blocks],
+        manner: Manner::Add,
         full_dose: 0.5,
         block_weights: BlockWeights::All,
         gate: 1.0,

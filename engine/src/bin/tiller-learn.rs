@@ -19,6 +19,7 @@ use tiller_engine::model::directions_file;
 use tiller_engine::stages::StageBar;
 use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
+use tiller_engine::steering::push::Manner;
 
 /// Learns steering directions for a MusicGen checkpoint.
 #[derive(Parser)]
@@ -63,10 +64,14 @@ struct Arguments {
     /// Instruments to learn from, at most: fewer are faster and less sure.
     #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u8).range(3..=128))]
     instruments: u8,
-    /// What strength 1 injects, as a fraction of each block's mean norm; without it, calibrated by playing (notes, chords,
-    /// tempo), or 0.3.
+    /// What strength 1 does: with `--manner add` a fraction of each block's mean norm, with `hold` steps from the level without
+    /// the class (0) to that with it (1). Without it, calibrated by playing (notes, chords, tempo), or 0.3 and 1.
     #[arg(long)]
     full_dose: Option<f32>,
+    /// How a dose acts: hold (the state is brought as far as the class's own level and no further) or add (the same vector
+    /// whatever the state is, as published).
+    #[arg(long, default_value = "hold")]
+    manner: Manner,
     /// How much of the dose each block gets: `all`, `top:N` by held-out score, or `power:X` of it.
     #[arg(long, default_value = "all")]
     blocks: BlockWeights,
@@ -94,13 +99,19 @@ impl Arguments {
     /// Where and when the dose is given.
     fn place(&self, directions: &mut Directions) {
         directions.block_weights = self.blocks;
+        directions.manner = self.manner;
         directions.gate = self.gate;
         directions.conditional_only = self.conditional_only;
     }
 }
 
 /// Dose of what cannot be calibrated by playing, since no ear hears it.
-const DOSE: f32 = 0.3;
+const fn uncalibrated(manner: Manner) -> f32 {
+    match manner {
+        Manner::Add => 0.3,
+        Manner::Hold => 1.0,
+    }
+}
 
 fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>, Box<dyn Error>> {
     let source = CheckpointSource::directory(&arguments.checkpoint);
@@ -115,7 +126,7 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
             folder,
             name: &trait_name(&name)?,
             method: arguments.method,
-            full_dose: arguments.full_dose.unwrap_or(DOSE),
+            full_dose: arguments.full_dose.unwrap_or(uncalibrated(arguments.manner)),
             states: &states,
         };
         let mut learned = family::learn_trait(&listener, &request, &|stage, done, all| match stage {
@@ -136,7 +147,7 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
             instruments: usize::from(arguments.instruments),
             method: arguments.method,
             chords: arguments.chords,
-            full_dose: arguments.full_dose.unwrap_or(DOSE),
+            full_dose: arguments.full_dose.unwrap_or(uncalibrated(arguments.manner)),
             states: &states,
         };
         let mut learned = family::learn(&listener, &request, &|stage, done, all| match stage {
@@ -175,7 +186,10 @@ fn show((path, learned): &(PathBuf, Learned)) {
             "  warning: no better than chance: the model does not hear the difference, so steering will not make it"
         );
     }
-    println!("  strength 1 injects {} of each block's mean norm", directions.full_dose);
+    match directions.manner {
+        Manner::Add => println!("  strength 1 injects {} of each block's mean norm", directions.full_dose),
+        Manner::Hold => println!("  strength 1 holds {} of the way to the class's own level", directions.full_dose),
+    }
 }
 
 fn report((path, learned): &(PathBuf, Learned)) -> serde_json::Value {
@@ -191,13 +205,14 @@ fn report((path, learned): &(PathBuf, Learned)) -> serde_json::Value {
         "test_scores": learned.test,
         "block_norms": directions.block_norms,
         "full_dose": directions.full_dose,
+        "manner": directions.manner.name(),
     })
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.full_dose.is_some_and(|dose| dose.is_nan() || dose <= 0.0 || dose > 2.0) {
-        eprintln!("tiller-learn: --full-dose must be above 0 and at most 2");
+    if arguments.full_dose.is_some_and(|dose| dose.is_nan() || dose <= 0.0 || dose > 10.0) {
+        eprintln!("tiller-learn: --full-dose must be above 0 and at most 10");
         return ExitCode::FAILURE;
     }
     if arguments.gate.is_nan() || arguments.gate <= 0.0 || arguments.gate > 1.0 {

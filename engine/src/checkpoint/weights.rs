@@ -113,6 +113,14 @@ impl Weights {
         Ok(values)
     }
 
+    /// Whether these tensors are there and have this shape, without reading them. They count as used.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn check(&self, names: &[impl AsRef<str>], shape: &[usize]) -> Result<(), CheckpointError> {
+        names.iter().try_for_each(|name| self.find(name.as_ref(), shape).map(|_| ()))
+    }
+
     /// The place of a tensor that has this shape and can be read.
     fn find(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Dtype), CheckpointError> {
         let Some(entry) = self.tensors.get(name) else {

@@ -115,6 +115,7 @@ impl Decoder {
                     assert_eq!(injection.len(), self.blocks.len() * self.hidden, "injection length");
                     activation::add(output, &injection[index * self.hidden..][..self.hidden]);
                 }
+                row.pushes.iter().for_each(|push| push.apply(index, output));
                 if let Some(observe) = &mut observe {
                     observe(index, r, output);
                 }

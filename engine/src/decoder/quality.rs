@@ -5,10 +5,12 @@
 use std::mem;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::forward::Scratch;
 use super::kv_cache::KvCache;
 use super::sampling::{Sampler, Sampling};
-use super::weights::{Block, Reader};
+use super::weights::{Block, CROSS_OUT, CROSS_QUERY, FEED_IN, FEED_OUT, HEADS, Reader, SELF_IN, SELF_OUT, layer_name};
 use super::{CrossCache, Decoder, MAX_CODEBOOKS, Row};
 use crate::checkpoint::{CheckpointError, Config, Weights};
 use crate::kernel::layer::{Checked, Layer};
@@ -25,7 +27,7 @@ const PASS: usize = 8;
 const MOST_ERROR: f64 = 0.02;
 
 /// What a decoder's weights lost.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
     /// Layers that are kept in bf16, by name, with the error that they would have had.
     pub wider: Vec<(String, f64)>,
@@ -123,7 +125,7 @@ impl Decoder {
         self.heads_out = Layer::Checked(Box::new(Checked::new(mem::replace(&mut self.heads_out, Layer::EMPTY), heads)));
         self.head(&self.teacher(&columns, None), &mut scratch);
         let checked = mem::replace(&mut self.heads_out, Layer::EMPTY);
-        self.heads_out = quality.choose("lm_heads".to_owned(), checked);
+        self.heads_out = quality.choose(HEADS.to_owned(), checked);
         self.precision = precision;
         let exact: Vec<Vec<f32>> = (0..rows).map(|row| scratch.logits(row).to_vec()).collect();
         drop(scratch);
@@ -142,7 +144,7 @@ impl Decoder {
         let mut columns = vec![[self.bos; MAX_CODEBOOKS]];
         for position in 0..STEPS - 1 {
             let codes = columns[position];
-            let row = |cache, text| Row { cache, position, codes, text, injection: None, logits: true };
+            let row = |cache, text| Row { cache, position, codes, text, injection: None, pushes: &[], logits: true };
             self.forward(&[row(0, Some(&cross)), row(1, None)], &mut caches, &mut scratch, None);
             let mut next = [self.pad; MAX_CODEBOOKS];
             for (codebook, code) in next.iter_mut().enumerate().take(self.codebooks) {
@@ -158,7 +160,7 @@ impl Decoder {
     /// Both guidance rows of every column.
     fn teacher<'a>(&self, columns: &[[u32; MAX_CODEBOOKS]], text: Option<&'a CrossCache>) -> Vec<Row<'a>> {
         let row = |(position, codes): (usize, &[u32; MAX_CODEBOOKS])| {
-            let row = |cache, text| Row { cache, position, codes: *codes, text, injection: None, logits: true };
+            let row = |cache, text| Row { cache, position, codes: *codes, text, injection: None, pushes: &[], logits: true };
             [row(0, text), row(1, None)]
         };
         columns.iter().enumerate().flat_map(row).collect()
@@ -220,14 +222,14 @@ impl Block {
     }
 
     fn settled(self, index: usize, quality: &mut Quality) -> Self {
-        let mut choose = |name: &str, layer| quality.choose(format!("layers.{index}.{name}"), layer);
+        let mut choose = |name: &str, layer| quality.choose(layer_name(index, name), layer);
         Self {
-            self_in: choose("self_attn.in", self.self_in),
-            self_out: choose("self_attn.out_proj", self.self_out),
-            cross_query: choose("encoder_attn.q_proj", self.cross_query),
-            cross_out: choose("encoder_attn.out_proj", self.cross_out),
-            feed_in: choose("fc1", self.feed_in),
-            feed_out: choose("fc2", self.feed_out),
+            self_in: choose(SELF_IN, self.self_in),
+            self_out: choose(SELF_OUT, self.self_out),
+            cross_query: choose(CROSS_QUERY, self.cross_query),
+            cross_out: choose(CROSS_OUT, self.cross_out),
+            feed_in: choose(FEED_IN, self.feed_in),
+            feed_out: choose(FEED_OUT, self.feed_out),
             ..self
         }
     }

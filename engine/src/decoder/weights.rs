@@ -1,5 +1,8 @@
 //! Reads the decoder's tensors and packs them. Loader thread.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::packed::PackedFile;
 use super::position::Positions;
 use crate::checkpoint::{Activation, CheckpointError, Config, Weights};
 use crate::kernel::Linear;
@@ -72,14 +75,36 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::load`].
     pub fn load_at(weights: &Weights, config: &Config, precision: Precision) -> Result<Self, CheckpointError> {
+        Self::read(&Reader::new(weights, config, precision), weights, config, precision)
+    }
+
+    /// As [`Decoder::load_at`], with layers that were packed before; `None` when one of them is missing or damaged.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn load_packed(
+        weights: &Weights,
+        config: &Config,
+        precision: Precision,
+        packed: &PackedFile,
+    ) -> Result<Option<Self>, CheckpointError> {
+        let reader = Reader { packed: Some(packed), ..Reader::new(weights, config, precision) };
+        let decoder = Self::read(&reader, weights, config, precision)?;
+        Ok((!reader.repacked.load(Ordering::Relaxed)).then_some(decoder))
+    }
+
+    fn read(
+        reader: &Reader,
+        weights: &Weights,
+        config: &Config,
+        precision: Precision,
+    ) -> Result<Self, CheckpointError> {
         let shape = &config.decoder;
         let (hidden, vocab) = (shape.hidden_size, shape.vocab_size);
-        let reader = Reader::new(weights, config, precision);
         let embeddings = (0..shape.num_codebooks)
             .map(|k| weights.tensor(&format!("{PREFIX}.embed_tokens.{k}.weight"), &[vocab + 1, hidden]))
             .collect::<Result<_, _>>()?;
-        let blocks =
-            (0..shape.num_hidden_layers).map(|index| reader.numbered_block(index)).collect::<Result<_, _>>()?;
+        let blocks = reader.all_blocks(shape.num_hidden_layers)?;
         let text_width = config.text.d_model;
         let text_projection = match text_width == hidden {
             true => None,
@@ -147,10 +172,15 @@ impl Decoder {
 
     /// Bytes of weights that one step reads, whatever its rows.
     pub fn bytes_per_step(&self) -> usize {
-        let blocks = self.blocks.iter().flat_map(|block| {
-            [&block.self_in, &block.self_out, &block.cross_query, &block.cross_out, &block.feed_in, &block.feed_out]
+        self.layers().iter().map(|(_, layer)| layer.bytes()).sum()
+    }
+
+    /// Every layer of a step, by name.
+    pub(super) fn layers(&self) -> Vec<(String, &Layer)> {
+        let blocks = self.blocks.iter().enumerate().flat_map(|(index, block)| {
+            block.layers().map(|(name, layer)| (layer_name(index, name), layer))
         });
-        blocks.chain([&self.heads_out]).map(Layer::bytes).sum()
+        blocks.chain([(HEADS.to_owned(), &self.heads_out)]).collect()
     }
 
     /// Code where the delay pattern has no frame.
@@ -164,6 +194,36 @@ impl Decoder {
     }
 }
 
+/// Names of a block's layers, as `settle` and the packed file call them.
+pub(super) const SELF_IN: &str = "self_attn.in";
+pub(super) const SELF_OUT: &str = "self_attn.out_proj";
+pub(super) const CROSS_QUERY: &str = "encoder_attn.q_proj";
+pub(super) const CROSS_OUT: &str = "encoder_attn.out_proj";
+pub(super) const FEED_IN: &str = "fc1";
+pub(super) const FEED_OUT: &str = "fc2";
+pub(super) const HEADS: &str = "lm_heads";
+
+/// A layer's name among those of all blocks.
+pub(super) fn layer_name(block: usize, name: &str) -> String {
+    format!("layers.{block}.{name}")
+}
+
+impl Block {
+    fn layers(&self) -> [(&'static str, &Layer); 6] {
+        [
+            (SELF_IN, &self.self_in),
+            (SELF_OUT, &self.self_out),
+            (CROSS_QUERY, &self.cross_query),
+            (CROSS_OUT, &self.cross_out),
+            (FEED_IN, &self.feed_in),
+            (FEED_OUT, &self.feed_out),
+        ]
+    }
+}
+
+/// Most threads that pack weights.
+const PACKERS: usize = 4;
+
 pub(super) struct Reader<'a> {
     weights: &'a Weights,
     hidden: usize,
@@ -172,67 +232,108 @@ pub(super) struct Reader<'a> {
     vocab: usize,
     codebooks: usize,
     precision: Precision,
+    /// Layers that were packed before.
+    packed: Option<&'a PackedFile>,
+    /// One of them could not be used.
+    repacked: AtomicBool,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(weights: &'a Weights, config: &Config, precision: Precision) -> Self {
         let shape = &config.decoder;
-        let (vocab, codebooks) = (shape.vocab_size, shape.num_codebooks);
-        Self { weights, hidden: shape.hidden_size, feed: shape.ffn_dim, vocab, codebooks, precision }
+        Self {
+            weights,
+            hidden: shape.hidden_size,
+            feed: shape.ffn_dim,
+            vocab: shape.vocab_size,
+            codebooks: shape.num_codebooks,
+            precision,
+            packed: None,
+            repacked: AtomicBool::new(false),
+        }
+    }
+
+    /// All blocks, by a few threads: packing a weight takes longer than reading it.
+    fn all_blocks(&self, count: usize) -> Result<Vec<Block>, CheckpointError> {
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(PACKERS)).min(count.max(1));
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut own = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    return own;
+                }
+                own.push((index, self.numbered_block(index)));
+            }
+        };
+        let mut made: Vec<(usize, Result<Block, CheckpointError>)> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut all = work();
+            for other in others {
+                match other.join() {
+                    Ok(own) => all.extend(own),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            all
+        });
+        made.sort_by_key(|(index, _)| *index);
+        made.into_iter().map(|(_, block)| block).collect()
     }
 
     /// The heads of all codebooks as one layer.
     pub(super) fn heads(&self) -> Result<Layer, CheckpointError> {
         let names: Vec<String> = (0..self.codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect();
-        let weight = self.weights.stacked(&names, &[self.vocab, self.hidden])?;
-        Ok(Layer::new(&weight, self.codebooks * self.vocab, self.hidden, self.precision))
+        self.layer(HEADS, &names, [self.vocab, self.hidden])
     }
 
     pub(super) fn numbered_block(&self, index: usize) -> Result<Block, CheckpointError> {
-        self.block(&format!("{PREFIX}.layers.{index}"))
-    }
-
-    fn block(&self, path: &str) -> Result<Block, CheckpointError> {
         let (hidden, feed) = (self.hidden, self.feed);
+        let path = format!("{PREFIX}.layers.{index}");
+        let layer = |name: &str, part: &str, tensors: &[&str], shape: [usize; 2]| {
+            let names: Vec<String> = tensors.iter().map(|tensor| format!("{path}{part}.{tensor}.weight")).collect();
+            self.layer(&layer_name(index, name), &names, shape)
+        };
+        let (own, cross, square) = (".self_attn", ".encoder_attn", [hidden, hidden]);
         Ok(Block {
             self_norm: self.norm(&format!("{path}.self_attn_layer_norm"))?,
-            self_in: self.stacked(&format!("{path}.self_attn"), &["q_proj", "k_proj", "v_proj"])?,
-            self_out: self.stacked(&format!("{path}.self_attn"), &["out_proj"])?,
+            self_in: layer(SELF_IN, own, &["q_proj", "k_proj", "v_proj"], square)?,
+            self_out: layer(SELF_OUT, own, &["out_proj"], square)?,
             cross_norm: self.norm(&format!("{path}.encoder_attn_layer_norm"))?,
-            cross_query: self.stacked(&format!("{path}.encoder_attn"), &["q_proj"])?,
+            cross_query: layer(CROSS_QUERY, cross, &["q_proj"], square)?,
             cross_in: self.once(&format!("{path}.encoder_attn"), &["k_proj", "v_proj"])?,
-            cross_out: self.stacked(&format!("{path}.encoder_attn"), &["out_proj"])?,
+            cross_out: layer(CROSS_OUT, cross, &["out_proj"], square)?,
             feed_norm: self.norm(&format!("{path}.final_layer_norm"))?,
-            feed_in: self.linear(&format!("{path}.fc1"), feed, hidden)?,
-            feed_out: self.linear(&format!("{path}.fc2"), hidden, feed)?,
+            feed_in: layer(FEED_IN, "", &["fc1"], [feed, hidden])?,
+            feed_out: layer(FEED_OUT, "", &["fc2"], [hidden, feed])?,
         })
     }
 
-    fn norm(&self, path: &str) -> Result<Norm, CheckpointError> {
+    pub(super) fn norm(&self, path: &str) -> Result<Norm, CheckpointError> {
         let read = |part: &str| self.weights.tensor(&format!("{path}.{part}"), &[self.hidden]);
         Ok(Norm { gain: read("weight")?, bias: read("bias")? })
     }
 
-    fn linear(&self, path: &str, outputs: usize, inputs: usize) -> Result<Layer, CheckpointError> {
-        let weight = self.weights.tensor(&format!("{path}.weight"), &[outputs, inputs])?;
+    /// Several tensors of one shape, projections of one input, as one layer.
+    fn layer(&self, name: &str, tensors: &[String], shape: [usize; 2]) -> Result<Layer, CheckpointError> {
+        let (outputs, inputs) = (tensors.len() * shape[0], shape[1]);
+        if let Some(packed) = self.packed {
+            self.weights.check(tensors, &shape)?;
+            match packed.layer(name, outputs, inputs) {
+                Some(layer) => return Ok(layer),
+                None => self.repacked.store(true, Ordering::Relaxed),
+            }
+        }
+        let weight = self.weights.stacked(tensors, &shape)?;
         Ok(Layer::new(&weight, outputs, inputs, self.precision))
     }
 
-    /// Several `[hidden][hidden]` projections of one input as one layer.
-    fn stacked(&self, path: &str, parts: &[&str]) -> Result<Layer, CheckpointError> {
-        let weight = self.rows(path, parts)?;
-        Ok(Layer::new(&weight, parts.len() * self.hidden, self.hidden, self.precision))
-    }
-
-    /// As [`Reader::stacked`], for what runs once per prompt.
+    /// Several `[hidden][hidden]` projections of one input as one layer that runs once per prompt.
     fn once(&self, path: &str, parts: &[&str]) -> Result<Linear, CheckpointError> {
-        let weight = self.rows(path, parts)?;
+        let names: Vec<String> = parts.iter().map(|part| format!("{path}.{part}.weight")).collect();
+        let weight = self.weights.stacked(&names, &[self.hidden, self.hidden])?;
         let pack = if self.precision == Precision::F32 { Linear::new } else { Linear::new_bf16 };
         Ok(pack(&weight, None, parts.len() * self.hidden, self.hidden))
-    }
-
-    fn rows(&self, path: &str, parts: &[&str]) -> Result<Vec<f32>, CheckpointError> {
-        let names: Vec<String> = parts.iter().map(|part| format!("{path}.{part}.weight")).collect();
-        self.weights.stacked(&names, &[self.hidden, self.hidden])
     }
 }

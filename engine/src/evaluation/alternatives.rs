@@ -15,6 +15,7 @@ use crate::learn::family::{self, Request, Stage};
 use crate::learn::listener::{Layout, Listener};
 use crate::learn::states::StateFolder;
 use crate::steering::directions::Directions;
+use crate::steering::push::Manner;
 use serde::Serialize;
 
 /// Dose that learning starts from, before it is found by playing.
@@ -35,6 +36,8 @@ pub struct Way {
     pub gate: f32,
     /// Steer the conditional guidance row only.
     pub conditional_only: bool,
+    /// How a dose acts.
+    pub manner: Manner,
 }
 
 impl Way {
@@ -46,6 +49,7 @@ impl Way {
         layout: Layout::Delayed,
         gate: 1.0,
         conditional_only: false,
+        manner: Manner::Hold,
     };
 
     /// The four methods, on notes.
@@ -64,7 +68,8 @@ impl Way {
             ("tiller", Self::DEFAULT),
             ("four strikes", Self { clips: Clips::Strikes, ..Self::DEFAULT }),
             ("undelayed layout", Self { layout: Layout::Undelayed, ..Self::DEFAULT }),
-            ("coin of 0.3", Self { gate: 0.3, ..Self::DEFAULT }),
+            ("added", Self { manner: Manner::Add, ..Self::DEFAULT }),
+            ("added by a coin of 0.3", Self { manner: Manner::Add, gate: 0.3, ..Self::DEFAULT }),
             ("conditional row only", Self { conditional_only: true, ..Self::DEFAULT }),
         ]
         .map(|(name, way)| (name.to_owned(), way))
@@ -77,7 +82,7 @@ impl Way {
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// What strength 1 injects, as a fraction of each block's mean norm.
+    /// What strength 1 does, found by playing.
     pub full_dose: f32,
     /// Share of held-out clips that the best block's detectors name right.
     pub probe_accuracy: Option<f32>,
@@ -172,7 +177,12 @@ fn directions(
         Stage::Listening => progress("listening", done, all),
         Stage::Fitting => progress("fitting", done, all),
     })?;
-    let mut directions = Directions { gate: way.gate, conditional_only: way.conditional_only, ..learned.directions };
+    let mut directions = Directions {
+        gate: way.gate,
+        conditional_only: way.conditional_only,
+        manner: way.manner,
+        ..learned.directions
+    };
     calibrate(&session.request().source, aim, &mut directions, &|done, all| progress("full dose", done, all))?;
     directions.write(&path).map_err(crate::learn::LearnError::from)?;
     Ok(directions)
@@ -254,7 +264,7 @@ mod tests {
             told.dedup();
             told.len()
         };
-        assert_eq!([told(Way::methods()), told(Way::chords()), told(Way::departures())], [4, 3, 5]);
+        assert_eq!([told(Way::methods()), told(Way::chords()), told(Way::departures())], [4, 3, 6]);
     }
 
     #[test]

@@ -7,8 +7,10 @@ use parking_lot::Mutex;
 
 use super::activations::Activations;
 use super::columns::Columns;
+use super::dots::DotPath;
 use super::int4::Int4Linear;
 use super::int8::Int8Linear;
+use super::lanes::Path;
 use super::linear::Linear;
 use crate::pool::Pool;
 use crate::precision::Precision;
@@ -102,6 +104,43 @@ impl Layer {
             Precision::Int8 => Self::Int8(Int8Linear::new(weight, None, outputs, inputs)),
             Precision::Int4 => Self::Int4(Int4Linear::new(weight, None, outputs, inputs)),
         }
+    }
+
+    /// What the order of packed weights in memory depends on, besides the shape.
+    pub fn order() -> String {
+        format!("{:?} {:?} {}", DotPath::detect(), Path::detect(), cfg!(target_endian = "little"))
+    }
+
+    /// A layer of this kind and shape to be filled; `None` for a kind that is not known.
+    pub fn blank(kind: &str, outputs: usize, inputs: usize) -> Option<Self> {
+        match kind {
+            "int8" => Some(Self::Int8(Int8Linear::blank(outputs, inputs))),
+            "int4" => Some(Self::Int4(Int4Linear::blank(outputs, inputs))),
+            _ => Linear::blank(kind, outputs, inputs).map(Self::Float),
+        }
+    }
+
+    /// Kind, and weights and scales as bytes; `None` while a checkpoint is being loaded.
+    pub fn storage(&self) -> Option<(&'static str, [&[u8]; 2])> {
+        Some(match self {
+            Self::Float(linear) => {
+                let (kind, weight) = linear.storage();
+                (kind, [weight, &[]])
+            }
+            Self::Int8(linear) => ("int8", linear.storage()),
+            Self::Int4(linear) => ("int4", linear.storage()),
+            Self::Checked(_) => return None,
+        })
+    }
+
+    /// Weights and scales as bytes, to be filled.
+    pub fn storage_mut(&mut self) -> Option<[&mut [u8]; 2]> {
+        Some(match self {
+            Self::Float(linear) => [linear.storage_mut(), &mut []],
+            Self::Int8(linear) => linear.storage_mut(),
+            Self::Int4(linear) => linear.storage_mut(),
+            Self::Checked(_) => return None,
+        })
     }
 
     /// Width of one input row.
@@ -257,6 +296,26 @@ mod tests {
                 assert!(results.all(|shared| shared == alone), "{precision} {outputs}x{inputs}");
             }
         }
+    }
+
+    #[test]
+    fn a_layer_filled_with_the_bytes_of_another_is_that_layer() {
+        let (outputs, inputs, pool) = (70, 130, Pool::new(1));
+        for precision in Precision::ALL {
+            let layer = Layer::new(&noise(outputs * inputs, 1), outputs, inputs, precision);
+            let (kind, parts) = layer.storage().expect("packed");
+            let mut copy = Layer::blank(kind, outputs, inputs).expect("a known kind");
+            let room = copy.storage_mut().expect("packed");
+            room.into_iter().zip(parts).for_each(|(to, from)| to.copy_from_slice(from));
+            let (x, mut work) = (noise(inputs, 2), Activations::new(1, inputs));
+            let results = [&layer, &copy].map(|layer| {
+                let mut y = vec![f32::NAN; outputs];
+                layer.forward(&x, 1, &mut work, &mut y, &pool, &|_| ());
+                y
+            });
+            assert!(results[0] == results[1] && results[0].iter().all(|y| y.is_finite()), "{precision}");
+        }
+        assert!(Layer::blank("int3", outputs, inputs).is_none());
     }
 
     #[test]

@@ -106,6 +106,39 @@ impl Linear {
         Self { inputs, outputs, lines, path, weight, bias: packed_bias }
     }
 
+    /// A layer of this shape in bf16, f16 or f32 whose weights are all zero; `None` for another kind.
+    pub fn blank(kind: &str, outputs: usize, inputs: usize) -> Option<Self> {
+        let path = Path::detect();
+        let lines = tile_lines(outputs, path.max_lines());
+        let tiles = outputs.div_ceil(lines * LANES);
+        let count = tiles * inputs * lines;
+        let weight = match kind {
+            "f32" => Packed::F32(Pages::filled(Line::ZERO, count)),
+            "f16" => Packed::F16(Pages::filled(F16Line::ZERO, count)),
+            "bf16" => Packed::Bf16(Pages::filled(Bf16Line::ZERO, count)),
+            _ => return None,
+        };
+        Some(Self { inputs, outputs, lines, path, weight, bias: vec![Line::ZERO; tiles * lines] })
+    }
+
+    /// The kind of the weights, and the weights as bytes in the order that this processor wants.
+    pub fn storage(&self) -> (&'static str, &[u8]) {
+        match &self.weight {
+            Packed::F32(weight) => ("f32", weight.as_bytes()),
+            Packed::F16(weight) => ("f16", weight.as_bytes()),
+            Packed::Bf16(weight) => ("bf16", weight.as_bytes()),
+        }
+    }
+
+    /// The same, to be filled.
+    pub fn storage_mut(&mut self) -> &mut [u8] {
+        match &mut self.weight {
+            Packed::F32(weight) => weight.as_bytes_mut(),
+            Packed::F16(weight) => weight.as_bytes_mut(),
+            Packed::Bf16(weight) => weight.as_bytes_mut(),
+        }
+    }
+
     /// Width of one input row.
     pub fn inputs(&self) -> usize {
         self.inputs

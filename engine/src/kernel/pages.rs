@@ -52,6 +52,21 @@ impl Drop for Chunk {
     }
 }
 
+/// Values that are their bytes and nothing else.
+///
+/// # Safety
+/// Every pattern of bits is a value, and there is no padding.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: an array of integers or floats, as long as its alignment.
+unsafe impl Plain for super::lanes::Line {}
+// SAFETY: as above.
+unsafe impl Plain for super::lanes::F16Line {}
+// SAFETY: as above.
+unsafe impl Plain for super::lanes::Bf16Line {}
+// SAFETY: as above.
+unsafe impl Plain for super::dots::Bytes {}
+
 /// The chunk that the next slice may come from, and how much of it is handed out.
 static OPEN: Mutex<(Weak<Chunk>, usize)> = Mutex::new((Weak::new(), 0));
 
@@ -90,6 +105,20 @@ impl<T: Copy> Pages<T> {
             unsafe { start.add(i).write(value) };
         }
         Self { start, len, _chunk: Some(chunk) }
+    }
+}
+
+impl<T: Plain> Pages<T> {
+    /// The values as bytes, in this machine's order.
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: `Plain` has no padding.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), size_of_val(&**self)) }
+    }
+
+    /// The same, to be written.
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and any bytes are values.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), size_of_val(&**self)) }
     }
 }
 

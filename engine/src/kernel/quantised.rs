@@ -77,35 +77,64 @@ impl<F: Format> Quantised<F> {
         inputs: usize,
         path: DotPath,
     ) -> Self {
-        assert!(path.has(), "{path:?} on a processor without it");
         assert_eq!(weight.len(), outputs * inputs, "weight length");
         assert!(bias.is_none_or(|b| b.len() == outputs), "bias length");
-        let lines = tile_lines(outputs, path.max_lines());
-        let (tiles, groups) = (outputs.div_ceil(lines * LANES), inputs.div_ceil(F::GROUP));
-        let depth = F::GROUP / STEP / F::PARTS;
-        let zero = (0..F::PARTS).fold(0, |byte, part| byte | F::ZERO << (8 / F::PARTS * part));
-        let mut packed_bias = vec![Line::ZERO; tiles * lines];
-        let mut packed = Pages::filled(Bytes([zero; 64]), tiles * groups * depth * lines);
-        let mut scales = Pages::filled(Bf16Line([0; LANES]), tiles * groups * lines);
+        let mut layer = Self::shaped(outputs, inputs, path);
+        let Self { lines, depth, .. } = layer;
+        let groups = inputs.div_ceil(F::GROUP);
         let mut cells = vec![0; F::GROUP];
         for n in 0..outputs {
             let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);
-            packed_bias[tile * lines + line].0[lane] = bias.map_or(0.0, |bias| bias[n]);
+            layer.bias[tile * lines + line].0[lane] = bias.map_or(0.0, |bias| bias[n]);
             for (g, weights) in weight[n * inputs..][..inputs].chunks(F::GROUP).enumerate() {
                 let group = tile * groups + g;
                 cells.fill(F::ZERO);
                 let scale = F::encode(weights, &mut cells);
-                scales[group * lines + line].0[lane] = (scale.to_bits() >> 16) as u16;
+                layer.scales[group * lines + line].0[lane] = (scale.to_bits() >> 16) as u16;
                 for (k, cell) in cells.iter().enumerate() {
                     let (step, input) = (k / STEP, k % STEP);
                     let (at, shift) = (group * depth + step / F::PARTS, 8 / F::PARTS * (step % F::PARTS));
-                    let byte = &mut packed[at * lines + line].0[lane * STEP + input];
+                    let byte = &mut layer.weight[at * lines + line].0[lane * STEP + input];
                     // The bits hold a weight of zero so far.
                     *byte ^= (cell ^ F::ZERO) << shift;
                 }
             }
         }
-        Self { inputs, outputs, lines, depth, path, weight: packed, scales, bias: packed_bias, format: PhantomData }
+        layer
+    }
+
+    fn shaped(outputs: usize, inputs: usize, path: DotPath) -> Self {
+        assert!(path.has(), "{path:?} on a processor without it");
+        let lines = tile_lines(outputs, path.max_lines());
+        let (tiles, groups) = (outputs.div_ceil(lines * LANES), inputs.div_ceil(F::GROUP));
+        let depth = F::GROUP / STEP / F::PARTS;
+        let zero = (0..F::PARTS).fold(0, |byte, part| byte | F::ZERO << (8 / F::PARTS * part));
+        Self {
+            inputs,
+            outputs,
+            lines,
+            depth,
+            path,
+            weight: Pages::filled(Bytes([zero; 64]), tiles * groups * depth * lines),
+            scales: Pages::filled(Bf16Line([0; LANES]), tiles * groups * lines),
+            bias: vec![Line::ZERO; tiles * lines],
+            format: PhantomData,
+        }
+    }
+
+    /// The shape without its weights: all are zero.
+    pub fn blank(outputs: usize, inputs: usize) -> Self {
+        Self::shaped(outputs, inputs, DotPath::detect())
+    }
+
+    /// Weights and scales as bytes, in the order that this processor wants.
+    pub fn storage(&self) -> [&[u8]; 2] {
+        [self.weight.as_bytes(), self.scales.as_bytes()]
+    }
+
+    /// The same, to be filled.
+    pub fn storage_mut(&mut self) -> [&mut [u8]; 2] {
+        [self.weight.as_bytes_mut(), self.scales.as_bytes_mut()]
     }
 
     /// Width of one input row.

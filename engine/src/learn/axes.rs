@@ -99,6 +99,8 @@ pub struct Axis {
     pub direction: Vec<f32>,
     /// Whether the concept is there, by the projection on it.
     pub detector: Detector,
+    /// Mean projection without the concept and with it; at the mean level and one deviation above it.
+    pub levels: [f32; 2],
     /// AUC of the validation clips' projections; correlation with the level.
     pub validation: f32,
     /// The same of the test clips.
@@ -180,13 +182,34 @@ fn find(
                 let separated = (task == Task::Class).then(|| auc(&projected, targets)).flatten();
                 separated.unwrap_or_else(|| correlation(&projected, targets)) as f32
             };
-            let detector = detector::fit(&train.project(&wide), &parts[0].targets, task);
-            let axis = Axis { detector, validation: score(&validation), test: score(&test), direction };
+            let projected = train.project(&wide);
+            let detector = detector::fit(&projected, &parts[0].targets, task);
+            let levels = levels(&projected, &parts[0].targets, task);
+            let axis = Axis { detector, levels, validation: score(&validation), test: score(&test), direction };
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, count * blocks);
             Ok(axis)
         })
         .collect::<Result<_, LearnError>>()?;
     Ok(Axes { axes: flat.chunks(blocks).map(<[Axis]>::to_vec).collect(), targets })
+}
+
+/// Mean projection of the rows without the concept and of those with it; for levels, of the mean one and of one a deviation
+/// above it, by least squares.
+fn levels(projected: &[f64], targets: &[f64], task: Task) -> [f32; 2] {
+    let count = targets.len().max(1) as f64;
+    let weighted = |weight: &dyn Fn(f64) -> f64| {
+        let (sum, of) = projected.iter().zip(targets).fold((0.0, 0.0), |(sum, of), (x, t)| (sum + weight(*t) * x, of + weight(*t)));
+        sum / of.max(f64::MIN_POSITIVE)
+    };
+    match task {
+        Task::Class => [weighted(&|target| 1.0 - target), weighted(&|target| target)].map(|x| x as f32),
+        Task::Level => {
+            let mean = projected.iter().sum::<f64>() / count;
+            // Targets have deviation 1 where they teach.
+            let slope = projected.iter().zip(targets).map(|(x, t)| (x - mean) * t).sum::<f64>() / count;
+            [mean as f32, (mean + slope) as f32]
+        }
+    }
 }
 
 impl Axes {
@@ -272,6 +295,9 @@ mod tests {
                 assert!(own > 0.6 && rest < 0.0, "{method:?} {class}: {:?}", axis.direction);
                 let length: f32 = axis.direction.iter().map(|x| x * x).sum();
                 assert!((length - 1.0).abs() < 1e-4);
+                // Class means 2 apart on the axis itself, the rest's a third of it shared by the two others.
+                let [without, with] = axis.levels;
+                assert!(with - without > 1.2 && with - without < 3.0, "{method:?}: {without} {with}");
                 assert!(axis.validation > 0.97 && axis.test > 0.97, "{method:?}: {} {}", axis.validation, axis.test);
                 assert!((0.2..0.8).contains(&blocks[1].test), "{method:?}: {}", blocks[1].test);
             }

@@ -10,14 +10,21 @@ use crate::handle::ModelSource;
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::steering::directions::Directions;
+use crate::steering::push::Manner;
 use crate::text::Prompt;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Doses that are tried, as fractions of each block's mean norm.
-pub const DOSES: [f32; 8] = [0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6];
+/// Doses that are tried: added ones as fractions of each block's mean norm, held ones in steps from where the class is not
+/// there to where it is.
+const fn doses(manner: Manner) -> [f32; 8] {
+    match manner {
+        Manner::Add => [0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6],
+        Manner::Hold => [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0],
+    }
+}
 
 /// Share of the best effect that the full dose has to reach.
 const ENOUGH: f32 = 0.95;
@@ -49,7 +56,7 @@ const SEED_BASE: u32 = 9_000;
 /// What one dose did.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Trial {
-    /// Fraction of each block's mean norm.
+    /// As `full_dose` of the directions would have it.
     pub dose: f32,
     /// Share of frames or stretches on target; logarithm of the ratio of onset rates between the two signs for tempo.
     pub effect: f32,
@@ -73,8 +80,9 @@ pub fn calibrate(
     let prompts =
         PROMPTS.iter().map(|text| Ok(Arc::new(model.prompt(text)?))).collect::<Result<Vec<_>, EvaluationError>>()?;
     let signs: &[f32] = if aim == Aim::Tempo { &[1.0, -1.0] } else { &[1.0] };
+    let tried = doses(directions.manner);
     let mut strengths = vec![0.0];
-    strengths.extend(DOSES.iter().flat_map(|dose| signs.iter().map(move |sign| sign * dose)));
+    strengths.extend(tried.iter().flat_map(|dose| signs.iter().map(move |sign| sign * dose)));
     let done = AtomicUsize::new(0);
     let all = strengths.len() * PIECES;
     let heard: Vec<SteeredPiece> = (0..all)
@@ -87,12 +95,12 @@ pub fn calibrate(
         .collect::<Result<_, _>>()?;
     let (plain, steered) = heard.split_at(PIECES);
     let before = Liveliness::of(plain);
-    let trials: Vec<Trial> = DOSES
+    let trials: Vec<Trial> = tried
         .iter()
         .zip(steered.chunks_exact(PIECES * signs.len()))
         .map(|(&dose, pieces)| trial(aim, dose, pieces, &before))
         .collect();
-    directions.full_dose = choose(&trials);
+    directions.full_dose = choose(&trials, tried[0]);
     let mut provenance: serde_json::Value = serde_json::from_str(&directions.provenance).unwrap_or_default();
     if !provenance.is_object() {
         provenance = serde_json::json!({});
@@ -147,12 +155,12 @@ fn trial(aim: Aim, dose: f32, pieces: &[SteeredPiece], before: &Liveliness) -> T
 
 /// The smallest dose whose effect reaches [`ENOUGH`] of the best one among those that leave music; the smallest of all
 /// where none does.
-fn choose(trials: &[Trial]) -> f32 {
+fn choose(trials: &[Trial], smallest_tried: f32) -> f32 {
     let musical = || trials.iter().filter(|trial| trial.music);
     let best = musical().map(|trial| trial.effect).fold(0.0, f32::max);
     let enough = musical().filter(|trial| trial.effect >= ENOUGH * best);
     let smallest = enough.map(|trial| trial.dose).fold(f32::INFINITY, f32::min);
-    if smallest.is_finite() { smallest } else { DOSES[0] }
+    if smallest.is_finite() { smallest } else { smallest_tried }
 }
 
 #[cfg(test)]
@@ -163,16 +171,16 @@ mod tests {
     fn the_full_dose_is_the_start_of_the_plateau() {
         let trial = |(dose, effect)| Trial { dose, effect, music: true };
         let curve = [(0.1, 0.4), (0.2, 0.78), (0.3, 0.8), (0.45, 0.79)].map(trial);
-        assert_eq!(choose(&curve), 0.2);
-        assert_eq!(choose(&[(0.1, 0.0)].map(trial)), 0.1);
-        assert_eq!(choose(&[]), DOSES[0]);
+        assert_eq!(choose(&curve, 0.05), 0.2);
+        assert_eq!(choose(&[(0.1, 0.0)].map(trial), 0.05), 0.1);
+        assert_eq!(choose(&[], 0.05), 0.05);
     }
 
     #[test]
     fn a_dose_that_drones_is_not_chosen() {
         let trial = |(dose, effect, music)| Trial { dose, effect, music };
-        assert_eq!(choose(&[(0.1, 0.5, true), (0.2, 0.7, true), (0.3, 0.9, false)].map(trial)), 0.2);
-        assert_eq!(choose(&[(0.1, 0.5, false)].map(trial)), DOSES[0]);
+        assert_eq!(choose(&[(0.1, 0.5, true), (0.2, 0.7, true), (0.3, 0.9, false)].map(trial), 0.05), 0.2);
+        assert_eq!(choose(&[(0.1, 0.5, false)].map(trial), 0.05), 0.05);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::dataset::concepts::{Clips, Concept, ConceptClip};
 use crate::dataset::render::Renderer;
 use crate::steering::block_weights::BlockWeights;
 use crate::steering::directions::Directions;
+use crate::steering::push::Manner;
 
 /// What to learn from and how.
 #[derive(Clone, Debug)]
@@ -208,6 +209,8 @@ fn learned(
         vectors: each().flat_map(|axis| axis.direction.iter().copied()).collect(),
         scores: each().map(|axis| axis.validation).collect(),
         detectors: each().flat_map(|axis| [axis.detector.slope, axis.detector.offset]).collect(),
+        levels: each().flat_map(|axis| axis.levels).collect(),
+        manner: Manner::default(),
         block_norms,
         full_dose,
         block_weights: BlockWeights::All,

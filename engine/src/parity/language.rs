@@ -139,7 +139,7 @@ impl Language<'_> {
                     *code = ids.values[k * positions + position];
                 }
                 for (cache, text) in [(0, text), (1, None)] {
-                    rows.push(Row { cache, position, codes, text, injection: None, logits: true });
+                    rows.push(Row { cache, position, codes, text, injection: None, pushes: &[], logits: true });
                 }
             }
             let mut observe = |block: usize, row: usize, output: &[f32]| {
@@ -193,7 +193,7 @@ impl Language<'_> {
         let (mut ties, mut wrong) = (Vec::new(), Vec::new());
         let mut mixed = vec![0.0; vocab];
         for position in 0..columns {
-            let row = |cache, text| Row { cache, position, codes, text, injection: None, logits: true };
+            let row = |cache, text| Row { cache, position, codes, text, injection: None, pushes: &[], logits: true };
             decoder.forward(&[row(0, text), row(1, None)], &mut caches, &mut scratch, None);
             codes = [decoder.pad(); MAX_CODEBOOKS];
             for (k, code) in codes.iter_mut().enumerate().take(codebooks) {

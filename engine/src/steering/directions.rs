@@ -8,10 +8,11 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::block_weights::BlockWeights;
 use super::doses::Lane;
+use super::push::Manner;
 use crate::model::directions_file;
 
 /// Value of the `format` metadata key that this version writes and reads.
-const FORMAT: &str = "tiller-directions-2";
+const FORMAT: &str = "tiller-directions-3";
 
 /// Values of the `rows` metadata key.
 const BOTH: &str = "both";
@@ -70,7 +71,13 @@ pub struct Directions {
     /// `[class][block][2]`: slope and offset of the detector over the projection on the direction; its value is the
     /// log-odds of the class, or the level in deviations.
     pub detectors: Vec<f32>,
-    /// What strength 1 injects, as a fraction of each block's mean norm (the calibrated full dose).
+    /// `[class][block][2]`: mean projection on the direction where the class is not there, and where it is; for levels, at the
+    /// mean level and one deviation above it.
+    pub levels: Vec<f32>,
+    /// Whether a dose is added come what may, or only as far as is lacking.
+    pub manner: Manner,
+    /// What strength 1 does (the calibrated full dose). Added: a fraction of each block's mean norm. Held: how far the
+    /// projection is brought, in steps from where the class is not there (0) to where it is (1).
     pub full_dose: f32,
     /// How much of it each block gets, by its score.
     pub block_weights: BlockWeights,
@@ -132,6 +139,13 @@ impl Directions {
                 });
             }
         };
+        let found = value("manner")?;
+        let manner = found.parse().map_err(|expected: String| DirectionsError::Metadata {
+            file: file.to_owned(),
+            key: "manner",
+            expected,
+            found,
+        })?;
         let found = value("block_weights")?;
         let block_weights = found.parse().map_err(|expected: String| DirectionsError::Metadata {
             file: file.to_owned(),
@@ -166,6 +180,8 @@ impl Directions {
             block_norms: read("norm", &[blocks])?,
             scores: read("score", &[count, blocks])?,
             detectors: read("detector", &[count, blocks, 2])?,
+            levels: read("level", &[count, blocks, 2])?,
+            manner,
             concept: value("concept")?,
             checkpoint_name: value("checkpoint_name")?,
             checkpoint_hash: value("checkpoint_sha256")?,
@@ -208,6 +224,7 @@ impl Directions {
             ("norm", vec![self.blocks], bytes(&self.block_norms)),
             ("score", vec![self.classes.len(), self.blocks], bytes(&self.scores)),
             ("detector", vec![self.classes.len(), self.blocks, 2], bytes(&self.detectors)),
+            ("level", vec![self.classes.len(), self.blocks, 2], bytes(&self.levels)),
         ];
         let malformed =
             |e: safetensors::SafeTensorError| DirectionsError::Malformed { file: file.clone(), why: e.to_string() };
@@ -224,6 +241,7 @@ impl Directions {
             ("method".to_owned(), self.method.clone()),
             ("full_dose".to_owned(), self.full_dose.to_string()),
             ("block_weights".to_owned(), self.block_weights.to_string()),
+            ("manner".to_owned(), self.manner.name().to_owned()),
             ("gate".to_owned(), self.gate.to_string()),
             ("rows".to_owned(), if self.conditional_only { CONDITIONAL } else { BOTH }.to_owned()),
             ("provenance".to_owned(), self.provenance.clone()),
@@ -289,6 +307,8 @@ pub(crate) mod tests {
             vectors: vectors.collect(),
             scores: vec![0.75; classes.len() * blocks],
             detectors: vec![0.25; 2 * classes.len() * blocks],
+            levels: [0.5, 1.5].repeat(classes.len() * blocks),
+            manner: Manner::Add,
             classes,
             checkpoint_name: "one".to_owned(),
             checkpoint_hash: "0123456789abcdef".to_owned(),

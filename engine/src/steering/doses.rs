@@ -54,8 +54,8 @@ pub struct Dose {
     pub amount: f32,
 }
 
-/// Two targets a lane: the one that comes and the one that goes.
-const MOST: usize = 2 * Lane::ALL.len();
+/// Doses of a frame at most. Two targets a lane: the one that comes and the one that goes.
+pub const MOST: usize = 2 * Lane::ALL.len();
 
 /// The doses of one frame; those of amount 0 are left out, so that no dose is no injection at all.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,12 +1,17 @@
-//! Injection tables: what each class of a lane adds to every block's output at full dose, in f32 (`method.md` 4.1), scaled
+//! Injection tables: what each class of a lane adds (or holds, see `push`) to every block's output at full dose, in f32 (`method.md` 4.1), scaled
 //! to the blocks' own norms; and their sum under a norm budget. Runs on the runner thread; no allocation after
 //! construction.
 
 use super::detector::Detector;
 use super::directions::{Directions, DirectionsError};
-use super::doses::{Doses, Lane};
+use super::doses::{Dose, Doses, Lane, MOST};
+use super::push::{Manner, Push};
 use crate::dataset::random::Random;
+use arrayvec::ArrayVec;
 use sha2::{Digest, Sha256};
+
+/// Most that a block gets of a dose that holds, as a fraction of its mean norm: far more than a held state ever lacks.
+const HOLD_LIMIT: f32 = 0.5;
 
 /// Seed of the coins.
 const GATE: u64 = 7;
@@ -22,6 +27,19 @@ pub struct LaneTable {
     gate: f32,
     conditional_only: bool,
     width: usize,
+    held: Option<Held>,
+}
+
+/// What a lane that holds needs instead of vectors at full dose.
+struct Held {
+    /// Unit vectors `[class][blocks * hidden]`.
+    directions: Vec<f32>,
+    /// `[class][blocks][2]`
+    levels: Vec<f32>,
+    /// `[class][blocks]`
+    limits: Vec<f32>,
+    /// Steps between the levels at full dose.
+    reach: f32,
 }
 
 /// What tells whether a class is there.
@@ -64,14 +82,24 @@ impl LaneTable {
             });
         }
         let (blocks, hidden) = (directions.blocks, directions.hidden);
-        let mut full = Vec::with_capacity(classes * blocks * hidden);
+        let holds = directions.manner == Manner::Hold;
+        let mut full = Vec::with_capacity(if holds { 0 } else { classes * blocks * hidden });
+        let mut room = Vec::with_capacity(classes * blocks);
         for class in 0..classes {
             let weights = directions.block_weights.of(&directions.scores[class * blocks..][..blocks]);
             for (block, (norm, weight)) in directions.block_norms.iter().zip(weights).enumerate() {
+                room.push(norm * HOLD_LIMIT * weight);
                 let scale = norm * directions.full_dose * weight;
-                full.extend(directions.vector(class, block).iter().map(|v| v * scale));
+                let vector = directions.vector(class, block).iter().filter(|_| !holds);
+                full.extend(vector.map(|v| v * scale));
             }
         }
+        let held = holds.then(|| Held {
+            directions: directions.vectors.clone(),
+            levels: directions.levels.clone(),
+            limits: room,
+            reach: directions.full_dose,
+        });
         let probe = |class: usize| {
             let scores = &directions.scores[class * blocks..][..blocks];
             let block = (0..blocks).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0);
@@ -82,7 +110,7 @@ impl LaneTable {
         let probes = (0..classes).map(probe).collect();
         let limits = directions.block_norms.iter().map(|norm| norm * directions.full_dose).collect();
         let (gate, conditional_only) = (directions.gate, directions.conditional_only);
-        Ok(Self { full, limits, probes, gate, conditional_only, width: blocks * hidden })
+        Ok(Self { full, limits, probes, gate, conditional_only, width: blocks * hidden, held })
     }
 
     /// The coin of a block in a step: a function of both alone, so that a rebuilt window gets what it first had.
@@ -133,7 +161,11 @@ impl Steering {
             let numbers = |probe: &Probe| [probe.block as f32, probe.detector.slope, probe.detector.offset];
             let single = [table.gate, f32::from(u8::from(table.conditional_only))];
             let probes = table.probes.iter().flat_map(numbers);
-            let all = single.into_iter().chain(probes).chain(table.full.iter().copied());
+            let held = table.held.iter().flat_map(|held| {
+                let parts = [&held.directions, &held.levels, &held.limits].into_iter().flatten();
+                parts.copied().chain([held.reach])
+            });
+            let all = single.into_iter().chain(probes).chain(table.full.iter().copied()).chain(held);
             all.for_each(|number| digest.update(number.to_le_bytes()));
         }
         if self.tables.iter().all(Option::is_none) {
@@ -152,11 +184,38 @@ impl Steering {
         self.tables.iter().flatten().any(|table| table.conditional_only)
     }
 
+    /// Whether a lane's doses look before they push.
+    pub fn holds(&self, lane: Lane) -> bool {
+        self.tables[lane.index()].as_ref().is_some_and(|table| table.held.is_some())
+    }
+
+    /// The doses that hold, to be applied block by block. They share one budget.
+    pub fn pushes(&self, doses: &Doses) -> ArrayVec<Push<'_>, MOST> {
+        let held = |dose: &Dose| {
+            let held = self.tables[dose.lane.index()].as_ref()?.held.as_ref()?;
+            let class = usize::from(dose.class);
+            Some(Push {
+                directions: held.directions.get(class * self.width()..(class + 1) * self.width())?,
+                levels: held.levels.get(2 * class * self.blocks..2 * (class + 1) * self.blocks)?,
+                limits: held.limits.get(class * self.blocks..(class + 1) * self.blocks)?,
+                reach: dose.amount * held.reach,
+                share: 1.0,
+            })
+        };
+        let mut pushes: ArrayVec<Push<'_>, MOST> = doses.as_slice().iter().filter_map(held).collect();
+        let share = 1.0 / pushes.len().max(1) as f32;
+        pushes.iter_mut().for_each(|push| push.share = share);
+        pushes
+    }
+
     /// Writes what `doses` add in step `step` of a piece, `[blocks * hidden]`. In every block the sum is no longer than the longest single full dose
     /// among them: stacked lanes share one budget, or each would push the others out. `false` when they add nothing: the
     /// caller then injects nothing at all, so that strength 0 is bit-equal to the unsteered model.
     pub fn write(&self, doses: &Doses, step: u32, out: &mut [f32]) -> bool {
-        let known = || doses.as_slice().iter().filter_map(|d| Some((d, self.tables[d.lane.index()].as_ref()?)));
+        let known = || {
+            let table = |dose: &Dose| self.tables[dose.lane.index()].as_ref().filter(|table| table.held.is_none());
+            doses.as_slice().iter().filter_map(move |dose| Some((dose, table(dose)?)))
+        };
         let mut count = 0;
         for (dose, table) in known() {
             let parts = table.class(dose.class).chunks_exact(self.hidden);
@@ -186,7 +245,6 @@ impl Steering {
 
 #[cfg(test)]
 mod tests {
-    use super::super::doses::Dose;
     use super::*;
     use crate::steering::directions::tests::example;
 
@@ -255,6 +313,22 @@ mod tests {
         let share = all.iter().filter(|open| **open).count() as f32 / all.len() as f32;
         assert!((share - 0.3).abs() < 0.03, "{share}");
         assert_eq!(open(17), open(17));
+    }
+
+    #[test]
+    fn a_lane_that_holds_adds_nothing_and_pushes_by_its_levels() {
+        let held = Directions { manner: Manner::Hold, full_dose: 2.0, ..example() };
+        let mut steering = Steering::new(2, 4);
+        steering.set(Lane::Note, LaneTable::new(&held, "example", 12).expect("12 notes"));
+        let both = doses(&[(Lane::Note, 0, 0.5), (Lane::Note, 1, -0.25)]);
+        let mut out = vec![7.0; 8];
+        assert!(steering.holds(Lane::Note) && !steering.write(&both, 0, &mut out));
+        let pushes = steering.pushes(&both);
+        assert_eq!(pushes.iter().map(|push| (push.reach, push.share)).collect::<Vec<_>>(), [(1.0, 0.5), (-0.5, 0.5)]);
+        assert_eq!((pushes[0].limits, pushes[1].levels), (&[1.0, 1.5][..], &[0.5, 1.5, 0.5, 1.5][..]));
+        assert_eq!(pushes[1].directions, [held.vector(1, 0), held.vector(1, 1)].concat());
+        assert!(super::tests::steering().pushes(&both).is_empty(), "what adds does not hold");
+        assert_ne!(steering.fingerprint(), super::tests::steering().fingerprint());
     }
 
     #[test]

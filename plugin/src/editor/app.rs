@@ -11,6 +11,7 @@ use nice_plug::prelude::Param;
 use nice_plug_egui::baseview::{HandlerError, WindowSize};
 use nice_plug_egui::{NiceEguiApp, resizable_window::ResizableWindow};
 use std::sync::atomic::Ordering;
+use tiller_engine::precision::Precision;
 
 use crate::editor::meter::Meter;
 use crate::editor::{keys, slider, theme};
@@ -122,11 +123,30 @@ impl App {
         });
     }
 
+    /// How exactly the model is kept: a choice of the project, since another one is loaded anew.
+    fn precision_choice(&self, ui: &mut Ui) {
+        let chosen = self.instance.project.project().precision;
+        let mut wanted = chosen;
+        let shown = egui::ComboBox::from_id_salt("precision").width(64.0).selected_text(bits(chosen));
+        let shown = shown.show_ui(ui, |ui| {
+            for one in [None].into_iter().chain(Precision::ALL.map(Some)) {
+                ui.selectable_value(&mut wanted, one, bits(one));
+            }
+        });
+        shown.response.on_hover_text(
+            "Fewer bits are faster and a little less exact. Auto: as it is for small models, 8 bits for large ones.",
+        );
+        if wanted != chosen {
+            self.instance.project.edit(|project| project.precision = wanted);
+        }
+    }
+
     fn model_choice(&mut self, ui: &mut Ui) {
         let changed = self.model.is_changed();
         let retry = !changed && !self.model.seen.is_empty();
         let pressed =
             ui.add_enabled(changed || retry, egui::Button::new(if retry { "Reload" } else { "Load" })).clicked();
+        self.precision_choice(ui);
         let edit = ui.add(
             TextEdit::singleline(&mut self.model.typed)
                 .hint_text("Folder of a MusicGen model; empty: built-in")
@@ -197,6 +217,17 @@ impl App {
                 if line.tone == crate::status_line::Tone::Good { theme::QUIET } else { theme::tone(line.tone) };
             ui.label(RichText::new(line.text).color(colour));
         });
+    }
+}
+
+/// A precision as musicians read it.
+fn bits(precision: Option<Precision>) -> &'static str {
+    match precision {
+        None => "auto",
+        Some(Precision::F32) => "exact",
+        Some(Precision::Bf16) => "16 bits",
+        Some(Precision::Int8) => "8 bits",
+        Some(Precision::Int4) => "4 bits",
     }
 }
 

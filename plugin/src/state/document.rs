@@ -2,6 +2,7 @@
 //! file says is lost: what this version cannot use is kept and written back.
 
 use serde_json::{Map, Value, json};
+use tiller_engine::precision::Precision;
 
 /// The version that this code writes.
 pub const VERSION: u64 = 1;
@@ -60,6 +61,8 @@ pub struct Project {
     pub prompt: String,
     /// The checkpoint; `None` is the embedded one.
     pub model: Option<FileReference>,
+    /// How exactly the model's weights are kept; `None` is what suits its size.
+    pub precision: Option<Precision>,
     /// The directions file; `None` is the one that belongs to the checkpoint.
     pub directions: Option<FileReference>,
     /// Logical width and height of the editor.
@@ -74,6 +77,7 @@ impl Default for Project {
             version: VERSION,
             prompt: DEFAULT_PROMPT.to_owned(),
             model: None,
+            precision: None,
             directions: None,
             window: None,
             other: Map::new(),
@@ -124,6 +128,13 @@ impl Project {
                 },
             }
         }
+        match fields.remove("precision") {
+            None | Some(Value::Null) => {}
+            Some(value) => match value.as_str().and_then(|name| name.parse().ok()) {
+                Some(precision) => project.precision = Some(precision),
+                None => set_aside("precision", value, &mut strange, &mut notes),
+            },
+        }
         match fields.remove("window") {
             None | Some(Value::Null) => {}
             Some(value) => match read_size(&value) {
@@ -145,6 +156,9 @@ impl Project {
         fields.insert("prompt".into(), json!(self.prompt));
         fields.insert("model".into(), self.model.as_ref().map_or(Value::Null, FileReference::to_value));
         fields.insert("directions".into(), self.directions.as_ref().map_or(Value::Null, FileReference::to_value));
+        if let Some(precision) = self.precision {
+            fields.insert("precision".into(), json!(precision.name()));
+        }
         if let Some((width, height)) = self.window {
             fields.insert("window".into(), json!([width, height]));
         }
@@ -187,6 +201,7 @@ mod tests {
         let project = Project {
             prompt: "näyttö \"quoted\"\nline".into(),
             model: Some(FileReference::to_path("/models/musicgen-small/")),
+            precision: Some(Precision::Int4),
             directions: Some(FileReference::to_path("C:\\d\\notes.safetensors")),
             window: Some((900, 600)),
             ..Project::default()
@@ -211,13 +226,13 @@ mod tests {
     #[test]
     fn nonsense_is_kept_and_the_rest_is_used() {
         let (project, notes) =
-            read(r#"{"version":"one","prompt":5,"model":{"path":[]},"window":[0,1],"directions":null}"#);
-        assert_eq!(notes.len(), 4);
+            read(r#"{"version":"one","prompt":5,"model":{"path":[]},"window":[0,1],"precision":"int2","directions":null}"#);
+        assert_eq!((notes.len(), project.precision), (5, None));
         assert_eq!((project.prompt.as_str(), project.model.is_none(), project.window), (DEFAULT_PROMPT, true, None));
         let saved: Value = serde_json::from_str(&project.to_text()).unwrap_or_default();
         assert_eq!(
             saved["unreadable"],
-            json!({"version": "one", "prompt": 5, "model": {"path": []}, "window": [0, 1]})
+            json!({"version": "one", "prompt": 5, "model": {"path": []}, "window": [0, 1], "precision": "int2"})
         );
         assert!(Project::parse("[]").is_err());
         assert!(Project::parse("{\"prompt\":").is_err());

@@ -53,7 +53,7 @@ impl Steps {
                 let codes = steps.codes(decoder.vocab());
                 for cache in 0..2 {
                     // Without text and logits it is cheaper, and what they hold does not matter.
-                    rows.push(Row { cache, position, codes, text: None, injection: None, logits: false });
+                    rows.push(Row { cache, position, codes, text: None, injection: None, pushes: &[], logits: false });
                 }
             }
             let mut caches = [&mut steps.conditional, &mut steps.unconditional];
@@ -77,7 +77,7 @@ impl Steps {
                 break;
             }
             let codes = self.codes(decoder.vocab());
-            let row = Row { cache: 0, position: positions - 1, codes, text: None, injection: None, logits: true };
+            let row = Row { cache: 0, position: positions - 1, codes, text: None, injection: None, pushes: &[], logits: true };
             let rows = [Row { text: Some(&subject.prompt.cross), ..row }, Row { cache: 1, ..row }];
             let start = Instant::now();
             let mut caches = [&mut self.conditional, &mut self.unconditional];

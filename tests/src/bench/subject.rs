@@ -10,6 +10,7 @@ use tiller_engine::precision::Precision;
 use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
 use tiller_engine::steering::doses::Lane;
+use tiller_engine::steering::push::Manner;
 use tiller_engine::text::Prompt;
 
 use super::byte_count::StepBytes;
@@ -100,6 +101,8 @@ fn directions(name: &str, hash: &str, config: &Config) -> Directions {
         method: "none: made up by bench".to_owned(),
         blocks,
         hidden,
+        levels: vec![0.0; 2 * PitchClass::NAMES.len() * blocks],
+        manner: Manner::Add,
         // About what unit-variance states have.
         block_norms: vec![(hidden as f32).sqrt(); blocks],
         full_dose: 0.1,
