@@ -6,6 +6,7 @@ use std::sync::Arc;
 use safetensors::{Dtype, SafeTensors};
 use tiller_engine::checkpoint::{CheckpointError, CheckpointSource, Config, Weights};
 use tiller_engine::codec::{CodecDecoder, CodecEncoder, CodecError, Codes, DecoderStream};
+use tiller_engine::precision::Precision;
 use tiller_tests::counting::{Counting, allocations};
 
 #[global_allocator]
@@ -149,6 +150,30 @@ fn decodes_as_transformers_does_at_any_hop() {
                 assert!(stream.iter().map(|v| v.to_bits()).eq(whole.iter().map(|v| v.to_bits())), "{case} hop {hop}");
             }
         }
+    }
+}
+
+#[test]
+fn large_weights_in_half_precision_stay_far_below_the_music() {
+    for case in CASES {
+        let (exact, _, _) = fixture(case, "half");
+        let codes = some_codes(&exact, 24);
+        let codes = Codes::from_frames(&codes, exact.codebooks()).expect("whole frames");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("codec-half-{case}"));
+        let source = CheckpointSource::directory(&folder);
+        let config = Config::read(&source).expect("the fixture's").codec;
+        let weights = Weights::read(&source, &|_| ()).expect("the fixture's");
+        let at = |precision| {
+            let decoder = CodecDecoder::load_at(&weights, &config, config.num_quantizers, precision).expect("loads");
+            streamed(&Arc::new(decoder), &codes, 1)
+        };
+        let (whole, half) = (streamed(&exact, &codes, 1), at(Precision::Int8));
+        assert_eq!(at(Precision::F32), whole);
+        let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
+        let noise = power(&mut whole.iter().zip(&half).map(|(a, b)| a - b)) / power(&mut whole.iter().copied());
+        let below = -10.0 * noise.log10();
+        println!("{case}: {below:.1} dB below the music");
+        assert!(noise > 0.0 && below > 50.0, "{case}: rounding is only {below:.1} dB below the music");
     }
 }
 

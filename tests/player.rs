@@ -6,10 +6,14 @@ use std::sync::Arc;
 use tiller_engine::control::{ControlFrame, Lanes, MOST_HOP, PitchClass};
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::link::CHANNELS;
-use tiller_engine::model::Model;
+use tiller_engine::embedded;
+use tiller_engine::model::{Model, NOTES_FILE};
 use tiller_engine::player::Player;
+use tiller_engine::precision::Precision;
 use tiller_engine::render::render;
+use tiller_engine::steering::directions::Directions;
 use tiller_engine::steering::doses::Lane;
+use tiller_engine::steering::push::Manner;
 use tiller_engine::text::Prompt;
 use tiller_tests::answers::{Answers, answers, steered};
 use tiller_tests::counting::{Counting, allocations};
@@ -145,9 +149,17 @@ fn strength_zero_is_bit_equal_and_strength_is_not() {
     assert_ne!(with(Lanes { note, note_strength: -0.1, strength: 1.0, ..Lanes::OFF }), unsteered);
 }
 
+/// The embedded checkpoint with its own notes, added rather than held: what holds needs no guard.
+fn adding_model() -> Arc<Model> {
+    let own = embedded::FILES.iter().find(|(name, _)| *name == NOTES_FILE).expect("the embedded checkpoint has directions");
+    let notes = Directions::from_bytes(own.1, NOTES_FILE).expect("directions");
+    let added = Directions { manner: Manner::Add, full_dose: 0.2, ..notes };
+    Model::steered_by(&ModelSource::Embedded, Precision::F32, &[added]).expect("steers")
+}
+
 #[test]
 fn the_guard_gives_less_once_the_target_is_there_and_nothing_before() {
-    let model = model();
+    let model = adding_model();
     let prompt = prompt(&model);
     let with = |guard: bool, strength: f32| {
         let mut controls = steered(1, 150, 1.0);

@@ -188,7 +188,7 @@ pub struct ControlFrame {
 }
 
 impl ControlFrame {
-    /// An unsteered frame with MusicGen's published sampling settings.
+    /// An unsteered frame with the sampling settings that Tiller begins with.
     pub const fn new(piece: u32, index: u32) -> Self {
         Self {
             piece,
@@ -197,9 +197,9 @@ impl ControlFrame {
             prompt: 0,
             seed: 0,
             lanes: Lanes::OFF,
-            temperature: Sampling::PUBLISHED.temperature,
-            guidance: Sampling::PUBLISHED.guidance,
-            top_k: Sampling::PUBLISHED.top_k as u32,
+            temperature: Sampling::DEFAULT.temperature,
+            guidance: Sampling::DEFAULT.guidance,
+            top_k: Sampling::DEFAULT.top_k as u32,
             gain: 1.0,
             bypass: false,
             hop: 1,

@@ -51,4 +51,5 @@ pub mod norm;
 mod pages;
 mod quantised;
 
+pub use lanes::nearest_half;
 pub use linear::Linear;

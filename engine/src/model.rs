@@ -124,7 +124,8 @@ impl Model {
     fn read(source: &CheckpointSource, precision: Precision, progress: &dyn Fn(u8)) -> Result<Self, EngineError> {
         let checkpoint = Checkpoint::load(source, &|share| progress((share * 50.0) as u8))?;
         let codebooks = checkpoint.config.decoder.codebooks_per_channel();
-        let codec = Arc::new(CodecDecoder::load(&checkpoint.weights, &checkpoint.config.codec, codebooks)?);
+        let codec =
+            Arc::new(CodecDecoder::load_at(&checkpoint.weights, &checkpoint.config.codec, codebooks, precision)?);
         progress(60);
         let text = TextEncoder::load(
             &checkpoint.weights,

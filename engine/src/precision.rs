@@ -11,9 +11,10 @@ pub enum Precision {
     F32,
     /// Weights, keys and values rounded to bf16.
     Bf16,
-    /// Weights in 8 bits with a scale for every 64 of a row; what they multiply in 16, as two bytes; keys and values in bf16.
+    /// Weights in 8 bits with a scale for every 64 of a row; what they multiply in 16, as two bytes; keys and values in
+    /// 8 bits too.
     Int8,
-    /// Weights in 4 bits with a scale for every 32 of a row; what they multiply in 8; keys and values in bf16.
+    /// Weights in 4 bits with a scale for every 32 of a row; what they multiply in 8; keys and values as with 8.
     Int4,
 }
 

@@ -31,20 +31,20 @@ pub struct LaneValues {
 }
 
 impl Default for LaneValues {
-    /// The parameters' defaults: no steering, MusicGen's published sampling.
+    /// The parameters' defaults: no steering, the engine's own sampling settings.
     fn default() -> Self {
-        let published = ControlFrame::new(0, 0);
+        let frame = ControlFrame::new(0, 0);
         Self {
             note: None,
             note_strength: 1.0,
             strength: 1.0,
-            temperature: published.temperature,
-            guidance: published.guidance,
-            top_k: published.top_k,
-            seed: published.seed,
+            temperature: frame.temperature,
+            guidance: frame.guidance,
+            top_k: frame.top_k,
+            seed: frame.seed,
             gain: 1.0,
             bypass: false,
-            prompt: published.prompt,
+            prompt: frame.prompt,
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod choices;
 use std::sync::Arc;
 
 use nice_plug::prelude::*;
+use tiller_engine::decoder::sampling::Sampling;
 
 use crate::params::choices::{Late, Latency, Note, Run};
 use crate::state::ProjectField;
@@ -69,9 +70,9 @@ impl TillerParams {
             note: EnumParam::new("Note", Note::Off),
             note_strength: stepped("Note strength", 1.0, -1.0, 1.0, 0.001, 3),
             strength: stepped("Strength", 1.0, 0.0, 1.0, 0.001, 3),
-            temperature: stepped("Temperature", 1.0, 0.0, 2.0, 0.01, 2),
-            guidance: stepped("Guidance", 3.0, 1.0, 6.0, 0.01, 2),
-            top_k: IntParam::new("Top k", 250, IntRange::Linear { min: 0, max: 2048 })
+            temperature: stepped("Temperature", Sampling::DEFAULT.temperature, 0.0, 2.0, 0.01, 2),
+            guidance: stepped("Guidance", Sampling::DEFAULT.guidance, 1.0, 6.0, 0.01, 2),
+            top_k: IntParam::new("Top k", Sampling::DEFAULT.top_k as i32, IntRange::Linear { min: 0, max: 2048 })
                 .with_value_to_string(Arc::new(|value| if value == 0 { "all".into() } else { value.to_string() }))
                 .with_string_to_value(Arc::new(|text| match text.trim() {
                     all if all.eq_ignore_ascii_case("all") => Some(0),

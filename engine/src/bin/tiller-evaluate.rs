@@ -81,13 +81,13 @@ struct Arguments {
     #[arg(long)]
     guard: bool,
     /// Guidance scale of everything that is generated.
-    #[arg(long, default_value_t = Sampling::PUBLISHED.guidance)]
+    #[arg(long, default_value_t = Sampling::DEFAULT.guidance)]
     guidance: f32,
     /// Sampling temperature of everything that is generated.
-    #[arg(long, default_value_t = Sampling::PUBLISHED.temperature)]
+    #[arg(long, default_value_t = Sampling::DEFAULT.temperature)]
     temperature: f32,
     /// Codes that sampling chooses from; 0 is all.
-    #[arg(long, default_value_t = Sampling::PUBLISHED.top_k)]
+    #[arg(long, default_value_t = Sampling::DEFAULT.top_k)]
     top_k: usize,
     /// Print one JSON object on stdout.
     #[arg(long)]

@@ -10,6 +10,7 @@ use super::stack::{Stack, StackStream};
 use super::{CodecError, Codes};
 use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
 use crate::pool::Pool;
+use crate::precision::Precision;
 
 /// Frames per push of a whole-sequence decode: enough to read the weights seldom, few enough to stay in cache.
 const WHOLE_FRAMES: usize = 8;
@@ -31,8 +32,22 @@ impl CodecDecoder {
     /// # Errors
     /// A missing or mis-shaped tensor, or a setting that this codec does not have, by name.
     pub fn load(weights: &Weights, config: &CodecConfig, codebooks: usize) -> Result<Self, CheckpointError> {
+        Self::load_at(weights, config, codebooks, Precision::F32)
+    }
+
+    /// As [`CodecDecoder::load`], for a model that is kept at this precision: below f32 the large weights are rounded to f16,
+    /// which is 60 dB below the music.
+    ///
+    /// # Errors
+    /// As [`CodecDecoder::load`].
+    pub fn load_at(
+        weights: &Weights,
+        config: &CodecConfig,
+        codebooks: usize,
+        precision: Precision,
+    ) -> Result<Self, CheckpointError> {
         let quantizer = seanet::quantizer(weights, config, codebooks)?;
-        let stack = seanet::decoder(weights, config)?;
+        let stack = seanet::decoder(weights, config, precision != Precision::F32)?;
         let hop = config.upsampling_ratios.iter().product();
         let (lookahead_samples, lookahead_frames) = lookahead(&stack, hop);
         Ok(Self { quantizer, stack, hop, channels: config.audio_channels, lookahead_samples, lookahead_frames })

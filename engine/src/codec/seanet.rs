@@ -8,7 +8,7 @@ use super::residual::Residual;
 use super::stack::{Stack, Stage};
 use super::upsample::Upsample;
 use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
-use crate::kernel::Linear;
+use crate::kernel::{Linear, nearest_half};
 
 /// The first `codebooks` codebooks of a checkpoint's codec.
 pub(super) fn quantizer(
@@ -20,9 +20,9 @@ pub(super) fn quantizer(
     Quantizer::load(weights, "audio_encoder.quantizer.", codebooks.min(config.num_quantizers), shape)
 }
 
-/// Latent frames to samples.
-pub(super) fn decoder(weights: &Weights, config: &CodecConfig) -> Result<Stack, CheckpointError> {
-    let mut build = Builder::new(weights, config, "audio_encoder.decoder.layers");
+/// Latent frames to samples. With `half` the large weights, those of the LSTM and the upsamplers, are rounded to f16.
+pub(super) fn decoder(weights: &Weights, config: &CodecConfig, half: bool) -> Result<Stack, CheckpointError> {
+    let mut build = Builder { half, ..Builder::new(weights, config, "audio_encoder.decoder.layers") };
     let mut width = config.num_filters << config.upsampling_ratios.len();
     build.conv(config.hidden_size, width, config.kernel_size, 1, false)?;
     build.lstm(width)?;
@@ -62,12 +62,14 @@ struct Builder<'a> {
     mode: PadMode,
     index: usize,
     stages: Vec<Stage>,
+    /// Round large weights to half precision.
+    half: bool,
 }
 
 impl<'a> Builder<'a> {
     fn new(weights: &'a Weights, config: &'a CodecConfig, prefix: &'static str) -> Self {
         let mode = if config.pad_mode == "reflect" { PadMode::Reflect } else { PadMode::Zero };
-        Self { weights, config, prefix, mode, index: 0, stages: Vec::new() }
+        Self { weights, config, prefix, mode, index: 0, stages: Vec::new(), half: false }
     }
 
     /// Path of the next module.
@@ -75,6 +77,14 @@ impl<'a> Builder<'a> {
         let path = format!("{}.{}", self.prefix, self.index);
         self.index += 1;
         path
+    }
+
+    /// A large weight as it is kept.
+    fn kept(&self, mut weight: Vec<f32>) -> Vec<f32> {
+        if self.half {
+            weight.iter_mut().for_each(|w| *w = nearest_half(*w));
+        }
+        weight
     }
 
     /// An ELU is a module of its own in the reference; here it belongs to the layer behind it.
@@ -113,7 +123,7 @@ impl<'a> Builder<'a> {
     fn upsample(&mut self, inputs: usize, outputs: usize, ratio: usize) -> Result<(), CheckpointError> {
         let path = self.next();
         let kernel = 2 * ratio;
-        let weight = self.weights.weight_norm(&format!("{path}.conv"), &[inputs, outputs, kernel])?;
+        let weight = self.kept(self.weights.weight_norm(&format!("{path}.conv"), &[inputs, outputs, kernel])?);
         let bias = self.weights.tensor(&format!("{path}.conv.bias"), &[outputs])?;
         let surplus = kernel - ratio;
         let trim_right = if self.config.use_causal_conv {
@@ -153,8 +163,8 @@ impl<'a> Builder<'a> {
         let mut layers = Vec::with_capacity(self.config.num_lstm_layers);
         for l in 0..self.config.num_lstm_layers {
             let read = |name: &str, shape: &[usize]| self.weights.tensor(&format!("{path}.lstm.{name}_l{l}"), shape);
-            let input = read("weight_ih", &[4 * hidden, hidden])?;
-            let recurrent = read("weight_hh", &[4 * hidden, hidden])?;
+            let input = self.kept(read("weight_ih", &[4 * hidden, hidden])?);
+            let recurrent = self.kept(read("weight_hh", &[4 * hidden, hidden])?);
             let mut bias = read("bias_ih", &[4 * hidden])?;
             for (sum, b) in bias.iter_mut().zip(read("bias_hh", &[4 * hidden])?) {
                 *sum += b;

@@ -7,7 +7,7 @@
 
 use super::harmony::{Harmony, Key, Mode, PITCH_CLASS_NAMES, Window};
 use super::instruments::INSTRUMENTS;
-use super::music::Music;
+use super::music::{Music, Setting};
 use super::random::Random;
 use super::render::{CLIP_RMS, Event, Renderer, scale_to};
 use super::{DatasetError, SAMPLE_RATE};
@@ -65,6 +65,9 @@ const MUSIC_SEED: u64 = 700_002;
 /// Pieces of each instrument.
 const NOTE_PIECES: usize = 8;
 const CHORD_PIECES: usize = 3;
+const TEMPO_PIECES: usize = 8;
+/// Beats per minute that they are played at.
+const TEMPI: [f64; 6] = [60.0, 75.0, 95.0, 118.0, 146.0, 180.0];
 
 /// One strike; times in seconds from the start.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,17 +85,17 @@ enum Score {
     Strikes(Vec<Strike>),
     /// A stretch of composed music: its index under [`TEMPO_SEED`].
     Composed(u64),
-    /// Piece `piece` under [`MUSIC_SEED`] on the tones of the clip's class.
-    Piece { piece: u64, key: Key, harmony: Harmony, tones: Vec<usize> },
+    /// Piece `piece` under [`MUSIC_SEED`] in the setting of the clip's class or level.
+    Piece { piece: u64, setting: Setting },
 }
 
-/// What the clips of notes and chords are like.
+/// What the clips of notes, chords and tempo are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Clips {
-    /// Four even strikes, as in SynTheory.
+    /// Four even strikes, as in SynTheory; for tempo, pieces of one tempo each.
     Strikes,
-    /// Music: pieces that stay on one note or one chord, each in every class. All but the class is the same, so that neither
-    /// instrument nor texture nor tempo can become part of a direction.
+    /// Music: pieces that stay on one note or one chord, each in every class, or are played at several tempi. All but the
+    /// class is the same, so that neither instrument nor texture can become part of a direction.
     #[default]
     Music,
 }
@@ -185,13 +188,17 @@ impl Concept {
         programs.iter().flat_map(|&program| scores.iter().map(move |score| clip(program, score))).collect()
     }
 
-    /// Clips of music rather than strikes, where the concept has them (notes, chords): at most `instruments` instruments.
+    /// Clips of music rather than strikes, where the concept has them (notes, chords, tempo): at most `instruments`
+    /// instruments.
     pub fn music(self, instruments: usize) -> Option<Vec<ConceptClip>> {
-        let (each, classes): (usize, Vec<(Key, Harmony, Vec<usize>)>) = match self {
-            Self::Notes => {
-                (NOTE_PIECES, (0..12).map(|tonic| (Key { tonic, mode: Mode::Major }, Harmony::Unison, vec![tonic])).collect())
-            }
+        let unison = |tonic| {
+            let key = Key { tonic, mode: Mode::Major };
+            Setting { key, harmony: Harmony::Unison, tones: vec![tonic], bpm: None }
+        };
+        let (each, settings): (usize, Vec<Setting>) = match self {
+            Self::Notes => (NOTE_PIECES, (0..12).map(unison).collect()),
             Self::Chords => (CHORD_PIECES, (0..Chord::COUNT).filter_map(Chord::of_class).map(vamp).collect()),
+            Self::Tempo => (TEMPO_PIECES, TEMPI.map(at_tempo).to_vec()),
             _ => return None,
         };
         // Spread over the families of instruments rather than the first few.
@@ -211,11 +218,19 @@ impl Concept {
             }
         }
         let clip = |program: u8, piece: u64| {
-            classes.iter().enumerate().map(move |(class, (key, harmony, tones))| ConceptClip {
-                class,
-                level: 0.0,
-                program,
-                score: Score::Piece { piece, key: *key, harmony: *harmony, tones: tones.clone() },
+            let level = self.is_level();
+            settings.iter().enumerate().map(move |(class, setting)| {
+                let mut setting = setting.clone();
+                if level {
+                    // Any key will do, but for all tempi the same.
+                    setting.key.tonic = (piece % 12) as usize;
+                }
+                ConceptClip {
+                    class: if level { 0 } else { class },
+                    level: setting.bpm.unwrap_or(0.0),
+                    program,
+                    score: Score::Piece { piece, setting },
+                }
             })
         };
         let pieces = programs.iter().zip(&found).flat_map(|(program, own)| own.iter().map(|piece| (*program, *piece)));
@@ -254,12 +269,19 @@ impl FromStr for Concept {
 }
 
 /// A piece on one chord: in the mode that has its third, on its own tones.
-fn vamp(chord: Chord) -> (Key, Harmony, Vec<usize>) {
+fn vamp(chord: Chord) -> Setting {
     let mode = match chord.quality {
         Quality::Major | Quality::Augmented => Mode::Major,
         Quality::Minor | Quality::Diminished => Mode::Minor,
     };
-    (Key { tonic: chord.root.index(), mode }, Harmony::Vamp, chord.tones().map(|tone| tone.index()).to_vec())
+    let tones = chord.tones().map(|tone| tone.index()).to_vec();
+    Setting { key: Key { tonic: chord.root.index(), mode }, harmony: Harmony::Vamp, tones, bpm: None }
+}
+
+/// A piece that moves, at this tempo.
+fn at_tempo(bpm: f64) -> Setting {
+    let key = Key { tonic: 0, mode: Mode::Major };
+    Setting { key, harmony: Harmony::Progression, tones: Vec::new(), bpm: Some(bpm) }
 }
 
 /// The same tones four times, evenly.
@@ -358,9 +380,7 @@ impl ConceptClip {
         let composed = match &self.score {
             Score::Strikes(strikes) => return self.strike(renderer, strikes),
             Score::Composed(index) => Music::compose(TEMPO_SEED, *index, SECONDS),
-            Score::Piece { piece, key, harmony, tones } => {
-                Music::compose_on(*key, *harmony, tones, MUSIC_SEED, *piece, SECONDS)
-            }
+            Score::Piece { piece, setting } => Music::compose_as(setting, MUSIC_SEED, *piece, SECONDS),
         };
         match renderer.music(&composed, Self::SAMPLES) {
             Ok(audio) => Ok(Some(audio)),
@@ -412,8 +432,8 @@ mod tests {
         match &clip.score {
             Score::Strikes(strikes) => strikes.iter().map(|s| s.midi).collect(),
             Score::Composed(_) => Vec::new(),
-            Score::Piece { piece, key, harmony, tones } => {
-                let music = Music::compose_on(*key, *harmony, tones, MUSIC_SEED, *piece, SECONDS);
+            Score::Piece { piece, setting } => {
+                let music = Music::compose_as(setting, MUSIC_SEED, *piece, SECONDS);
                 music.voices.iter().flat_map(|voice| &voice.notes).map(|note| note.midi).collect()
             }
         }
@@ -465,7 +485,15 @@ mod tests {
                 }
             }
         }
-        assert!(Concept::Tempo.music(4).is_none());
+        assert!(Concept::Scales.music(4).is_none());
+        let tempi = Concept::Tempo.music(4).expect("has music");
+        for own in tempi.chunks(TEMPI.len()) {
+            assert_eq!(own.iter().map(|clip| clip.level).collect::<Vec<_>>(), TEMPI);
+            assert!(own.iter().all(|clip| clip.class == 0 && clip.piece() == own[0].piece()));
+            // The same course; faster, more of it fits.
+            let played = own.iter().map(tones).collect::<Vec<_>>();
+            assert!(played.windows(2).all(|pair| pair[1].starts_with(&pair[0][..8])), "{played:?}");
+        }
     }
 
     #[test]

@@ -62,6 +62,19 @@ pub enum Keys {
     Each,
 }
 
+/// What is not drawn but given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Key and mode.
+    pub key: Key,
+    /// What the piece is made of.
+    pub harmony: Harmony,
+    /// The pitch classes that it keeps to; none where it may use them all.
+    pub tones: Vec<usize>,
+    /// Beats per minute; drawn without.
+    pub bpm: Option<f64>,
+}
+
 impl Music {
     /// Composes clip `index` of data set `seed`, long enough for `seconds` after its start.
     pub fn compose(seed: u64, index: u64, seconds: f64) -> Self {
@@ -87,17 +100,19 @@ impl Music {
 
     /// Piece `index` of `seed` in this key and of this material; all else depends on the two numbers alone.
     fn compose_in(key: Key, harmony: Harmony, seed: u64, index: u64, seconds: f64) -> Self {
-        Self::compose_on(key, harmony, &harmony.tones(key), seed, index, seconds)
+        Self::compose_as(&Setting { key, harmony, tones: harmony.tones(key), bpm: None }, seed, index, seconds)
     }
 
-    /// The same on these pitch classes alone, whatever the material would be.
-    pub fn compose_on(key: Key, harmony: Harmony, tones: &[usize], seed: u64, index: u64, seconds: f64) -> Self {
+    /// Piece `index` of `seed` in a setting of one's own; what that leaves open depends on the two numbers alone.
+    pub fn compose_as(setting: &Setting, seed: u64, index: u64, seconds: f64) -> Self {
+        let Setting { key, harmony, ref tones, bpm } = *setting;
         let mut random = Random::new(seed, index, MUSIC_STREAM);
         let progressions = key.mode.progressions();
         let drawn = progressions[random.below(progressions.len())];
         let progression = if harmony == Harmony::Progression { drawn } else { &[0] };
 
-        let bpm = f64::from(random.between(60, 180));
+        let drawn = f64::from(random.between(60, 180));
+        let bpm = bpm.unwrap_or(drawn);
         let start_beat = 0.5 * f64::from(random.between(2, 31));
         let beats = start_beat + seconds * bpm / 60.0;
         let bars = (beats / 4.0).ceil() as usize + 1;

@@ -7,8 +7,12 @@ use super::codec::{CodecReport, Comparison, report};
 use super::music::{MusicReport, PitchReport, Range, music, pitch_free};
 use super::session::{HeldOut, Piece, Session};
 use crate::dataset::harmony::PITCH_CLASS_NAMES;
+use crate::decoder::sampling::Sampling;
 use serde::Serialize;
 use std::collections::BTreeMap;
+
+/// Guidance at which prompts have to be followed: MusicGen's own.
+const PROMPT_GUIDANCE: f32 = Sampling::PUBLISHED.guidance;
 
 /// Rows of a confusion table that people are shown.
 const SHOWN: usize = 8;
@@ -32,10 +36,14 @@ pub struct PromptReport {
     pub classifier_confusions: Vec<Confusion>,
     /// Its accuracy by instrument.
     pub classifier_by_instrument: BTreeMap<&'static str, Scores>,
+    /// Guidance of the pieces that agreement is told of, temperature and top-k being those of the evaluation.
+    pub guidance: f32,
     /// Share of unsteered pieces in which the prompted instrument and texture are both heard.
     pub agreement: f32,
     /// 90 % bootstrap interval, clustered by prompt.
     pub agreement_interval: [f32; 2],
+    /// `agreement` at the guidance of the evaluation.
+    pub agreement_as_played: f32,
     /// Share in which the prompted instrument is heard.
     pub agreement_instrument: f32,
     /// Share in which the prompted texture is heard.
@@ -82,12 +90,17 @@ pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
     let (whole, half) = (rendered(0), rendered(1));
     let judged = Scores::of(&whole);
     let batch = session.every_prompt();
-    let heard = session.hear_pieces(&batch)?;
     let trial = |piece: &Piece| {
         let heard = judge.hear(piece.heard.features.as_deref());
         Some(Trial { wanted: piece.asked.class()?, heard, group: piece.prompt })
     };
-    let trials: Vec<Trial> = batch.pieces(&heard).iter().filter_map(trial).collect();
+    let trials = |sampling: Sampling| -> Result<Vec<Trial>, EvaluationError> {
+        let heard = session.hear_pieces(&batch, sampling)?;
+        Ok(batch.pieces(&heard).iter().filter_map(trial).collect())
+    };
+    let played = session.request().sampling;
+    let as_played = Scores::of(&trials(played)?);
+    let trials = trials(Sampling { guidance: PROMPT_GUIDANCE, ..played })?;
     let scores = Scores::of(&trials);
     Ok(PromptReport {
         classifier_accuracy: judged.both,
@@ -98,8 +111,10 @@ pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
         classifier_learned: learned,
         classifier_confusions: confusions(&whole, class_label),
         classifier_by_instrument: by_label(&whole, Class::instrument_label),
+        guidance: PROMPT_GUIDANCE,
         agreement: scores.both,
         agreement_interval: scores.both_interval,
+        agreement_as_played: as_played.both,
         agreement_instrument: scores.instrument,
         agreement_texture: scores.texture,
         log_probability: scores.log_probability,
@@ -118,7 +133,7 @@ pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
 pub fn music_part(session: &Session) -> Result<MusicReport, EvaluationError> {
     let batch = session.every_prompt();
     let (held_out, windows, heard): (Vec<HeldOut>, _, _) =
-        (session.held_out()?, session.windows()?, session.hear_pieces(&batch)?);
+        (session.held_out()?, session.windows()?, session.hear_pieces(&batch, session.request().sampling)?);
     let long = session.hear_long()?;
     Ok(music(&batch.pieces(&heard), &held_out, &long, &windows))
 }
@@ -130,7 +145,8 @@ pub fn music_part(session: &Session) -> Result<MusicReport, EvaluationError> {
 pub fn pitch_part(session: &Session) -> Result<PitchReport, EvaluationError> {
     let held_out = session.held_out()?;
     let (many, few) = (session.few_prompts(), session.every_prompt());
-    let (heard_many, heard_few) = (session.hear_pieces(&many)?, session.hear_pieces(&few)?);
+    let sampling = session.request().sampling;
+    let (heard_many, heard_few) = (session.hear_pieces(&many, sampling)?, session.hear_pieces(&few, sampling)?);
     Ok(pitch_free(&many.pieces(&heard_many), &few.pieces(&heard_few), &held_out, many.rounds()))
 }
 
@@ -198,9 +214,11 @@ impl PromptReport {
             ),
             format!("  mistakes: {}", table(&self.classifier_confusions)),
             format!(
-                "prompt, {} unsteered pieces: instrument and texture {} ({} to {}), instrument {}, texture {}, log probability {:.2} (renders {:.2})",
+                "prompt, {} unsteered pieces at guidance {}: instrument and texture {} (at the evaluation's own guidance {}) ({} to {}), instrument {}, texture {}, log probability {:.2} (renders {:.2})",
                 self.generations,
+                self.guidance,
                 percent(self.agreement),
+                percent(self.agreement_as_played),
                 percent(self.agreement_interval[0]),
                 percent(self.agreement_interval[1]),
                 percent(self.agreement_instrument),

@@ -241,12 +241,12 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// When the model fails, or results cannot be kept.
-    pub fn hear_pieces(&self, batch: &Batch) -> Result<Vec<Heard>, EvaluationError> {
+    pub fn hear_pieces(&self, batch: &Batch, sampling: Sampling) -> Result<Vec<Heard>, EvaluationError> {
         self.same_rate()?;
         let jobs: Vec<(&str, u32)> = (0..batch.prompts.len() * batch.rounds)
             .map(|i| (batch.prompts[i / batch.rounds].1.text.as_str(), self.split.seed_base + i as u32))
             .collect();
-        self.hear("pieces", &jobs, PIECE_SECONDS, true)
+        self.hear("pieces", &jobs, (PIECE_SECONDS, sampling), true)
     }
 
     /// What was heard of long unsteered runs, with prompts spread over the split.
@@ -260,7 +260,7 @@ impl<'a> Session<'a> {
             (0..count).map(|i| &self.split.prompts[i * self.split.prompts.len() / count]).collect();
         let jobs: Vec<(&str, u32)> =
             prompts.iter().enumerate().map(|(i, p)| (p.text.as_str(), self.split.long_seed_base + i as u32)).collect();
-        let heard = self.hear("long", &jobs, LONG_SECONDS, false)?;
+        let heard = self.hear("long", &jobs, (LONG_SECONDS, self.request.sampling), false)?;
         Ok(prompts.into_iter().zip(heard).collect())
     }
 
@@ -268,7 +268,7 @@ impl<'a> Session<'a> {
         &self,
         stage: &str,
         jobs: &[(&str, u32)],
-        seconds: f64,
+        (seconds, sampling): (f64, Sampling),
         features: bool,
     ) -> Result<Vec<Heard>, EvaluationError> {
         let list = jobs.iter().map(|(text, seed)| format!("{seed} {text}")).collect::<Vec<_>>().join("\n");
@@ -278,7 +278,7 @@ impl<'a> Session<'a> {
             fingerprint.as_str(),
             &list,
             &seconds.to_string(),
-            &format!("{:?}", self.request.sampling),
+            &format!("{sampling:?}"),
             &features_version,
         ];
         let frames = frames_of(&self.model, seconds);
@@ -287,7 +287,7 @@ impl<'a> Session<'a> {
         self.cache.items(stage, &key, jobs.len(), &progress, |i| {
             let (text, seed) = jobs[i];
             let prompt: Arc<Prompt> = Arc::new(self.model.prompt(text)?);
-            let control = ControlFrame { seed, ..ControlFrame::new(1, 0).sampled(self.request.sampling) };
+            let control = ControlFrame { seed, ..ControlFrame::new(1, 0).sampled(sampling) };
             let mono = generate(&self.model, prompt, control, 0..frames)?;
             Ok(Heard::of(&mono, f64::from(format.model_rate), format.frame_samples, features)?)
         })

@@ -111,6 +111,19 @@ fn f16_bits(value: f32) -> Option<u16> {
     }
 }
 
+/// The nearest value that half precision has, ties to even. What is beyond its range or no number is left as it is.
+pub fn nearest_half(value: f32) -> f32 {
+    // The smallest normal number, and the step of those below it.
+    const NORMAL: f32 = 6.103_515_6e-5;
+    const STEPS: f32 = 16_777_216.0;
+    if value.abs() < NORMAL {
+        return (value * STEPS).round_ties_even() / STEPS;
+    }
+    let bits = value.to_bits();
+    let nearest = f32::from_bits(bits.wrapping_add(0xfff + (bits >> 13 & 1)) & !0x1fff);
+    if nearest.abs() <= 65_504.0 { nearest } else { value }
+}
+
 /// The value that half-precision bits stand for.
 fn f16_value(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
@@ -332,6 +345,25 @@ mod tests {
         assert!(
             half.put(3, -0.333_251_95) && !half.put(3, 0.1) && brain.put(0, 2f32.powi(100)) && !brain.put(0, 1.001)
         );
+    }
+
+    #[test]
+    fn halves_round_to_the_nearest() {
+        for bits in (0..=u16::MAX).filter(|bits| bits & 0x7c00 != 0x7c00) {
+            let value = f16_value(bits);
+            assert_eq!(nearest_half(value).to_bits(), value.to_bits());
+            // A little more or less comes back; half-way goes to the even one.
+            let next = f16_value(bits + 1);
+            if (bits + 1) & 0x7c00 != 0x7c00 {
+                let (near, far, middle) = (value + 0.3 * (next - value), value + 0.7 * (next - value), 0.5 * (value + next));
+                let even = if bits & 1 == 0 { value } else { next };
+                assert_eq!([near, far, middle].map(nearest_half), [value, next, even], "{bits:#06x}");
+            }
+        }
+        for left in [1e6, -70_000.0, f32::INFINITY] {
+            assert_eq!(nearest_half(left), left);
+        }
+        assert!(nearest_half(f32::NAN).is_nan() && f16_bits(nearest_half(0.1)).is_some());
     }
 
     #[test]

@@ -134,7 +134,7 @@ fn play(
 ) -> Result<SteeredPiece, EvaluationError> {
     let job = job(aim, number);
     let lanes = if strength == 0.0 { Lanes::OFF } else { aim.lanes(job.target, strength, 0.0, Lanes::OFF) };
-    let control = ControlFrame { seed: job.seed, lanes, ..ControlFrame::new(1, 0).sampled(Sampling::PUBLISHED) };
+    let control = ControlFrame { seed: job.seed, lanes, ..ControlFrame::new(1, 0).sampled(Sampling::DEFAULT) };
     hear_piece(model, prompts[job.prompt].clone(), control, SPAN)
 }
 
