@@ -30,6 +30,9 @@ EARLY_CROPS = [(architecture.WINDOW, 1), (196, 4), (architecture.WINDOW, 1), (49
 # the last ones are mostly noise that outweighs it.
 LATE_CROPS = [(architecture.WINDOW, 1), (196, 4), (architecture.WINDOW, 1), (architecture.WINDOW, 1)]
 LATE_WEIGHTS = torch.tensor([1.6, 1.2, 0.7, 0.5])
+# Which pitch a piece begins on is settled in its first moments, and guidance makes louder whatever a prompt says of it: many
+# beginnings, so that prompts learn to say nothing.
+START_CROPS = [(architecture.WINDOW, 1), (49, 16), (196, 4), (49, 16)]
 NEAR = 50  # columns from BOS that are judged apart: 1 s
 
 
@@ -144,7 +147,7 @@ class Training:
         if both:
             raise ValueError(f"seed {', '.join(sorted(both))} is trained on and held out: judge on another one")
         self.valid, self.known = held_out.first(64), self.parts.first(16)
-        self.crops = LATE_CROPS if arguments.late else EARLY_CROPS
+        self.crops = START_CROPS if arguments.beginnings else LATE_CROPS if arguments.late else EARLY_CROPS
         self.weights = LATE_WEIGHTS if arguments.late else torch.ones(architecture.CODEBOOKS)
         self.draws = {length: Draw(self.parts, length, length) for length, _ in self.crops}
         self.model = architecture.build()
@@ -161,6 +164,7 @@ class Training:
         self.steppers = optimisers(self.model, arguments.rate, arguments.text_rate if arguments.text or arguments.start else 1.0)
         self.learning = {name: weights for name, weights in self.model.named_parameters() if weights.requires_grad}
         self.average = {name: weights.detach().clone() for name, weights in self.learning.items()}
+        arguments.out.mkdir(parents=True, exist_ok=True)
         self.path = arguments.out / "decoder.pt"
         self.step, self.tickets, self.before, self.shown = 0, 0, 0.0, None
         if self.path.exists():
@@ -287,6 +291,7 @@ def main() -> None:
     parser.add_argument("--text-rate", type=float, default=0.1, help="a pretrained text encoder's rate over --rate")
     parser.add_argument("--prompt-dropout", type=float, default=0.1)
     parser.add_argument("--late", action="store_true", help="whole windows and the first codebooks count more")
+    parser.add_argument("--beginnings", action="store_true", help="many short crops: prompts unlearn pitch")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="cores of one worker")
     arguments = parser.parse_args()

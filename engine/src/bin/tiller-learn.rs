@@ -68,9 +68,9 @@ struct Arguments {
     /// the class (0) to that with it (1). Without it, calibrated by playing (notes, chords, tempo), or 0.3 and 1.
     #[arg(long)]
     full_dose: Option<f32>,
-    /// How a dose acts: hold (the state is brought as far as the class's own level and no further) or add (the same vector
-    /// whatever the state is, as published).
-    #[arg(long, default_value = "hold")]
+    /// How a dose acts: add (the same vector whatever the state is, as published) or hold (the state is brought as far as a
+    /// level along the direction and no further).
+    #[arg(long, default_value = "add")]
     manner: Manner,
     /// How much of the dose each block gets: `all`, `top:N` by held-out score, or `power:X` of it.
     #[arg(long, default_value = "all")]

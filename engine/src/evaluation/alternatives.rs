@@ -49,7 +49,7 @@ impl Way {
         layout: Layout::Delayed,
         gate: 1.0,
         conditional_only: false,
-        manner: Manner::Hold,
+        manner: Manner::Add,
     };
 
     /// The four methods, on notes.
@@ -68,8 +68,8 @@ impl Way {
             ("tiller", Self::DEFAULT),
             ("four strikes", Self { clips: Clips::Strikes, ..Self::DEFAULT }),
             ("undelayed layout", Self { layout: Layout::Undelayed, ..Self::DEFAULT }),
-            ("added", Self { manner: Manner::Add, ..Self::DEFAULT }),
-            ("added by a coin of 0.3", Self { manner: Manner::Add, gate: 0.3, ..Self::DEFAULT }),
+            ("held", Self { manner: Manner::Hold, ..Self::DEFAULT }),
+            ("coin of 0.3", Self { gate: 0.3, ..Self::DEFAULT }),
             ("conditional row only", Self { conditional_only: true, ..Self::DEFAULT }),
         ]
         .map(|(name, way)| (name.to_owned(), way))
@@ -96,6 +96,8 @@ pub struct Row {
     pub adherence_unsteered: f32,
     /// Frechet distance to unsteered pieces, over that between two unsteered sets.
     pub drift_ratio: f64,
+    /// The same in timbre and rhythm alone.
+    pub sound_drift_ratio: f64,
     /// Onset rate over that of the unsteered pieces.
     pub onset_ratio: f32,
     /// Entropy of the pitch classes over that of the unsteered pieces.
@@ -139,6 +141,7 @@ pub fn alternatives_part(
             adherence: report.adherence,
             adherence_unsteered: report.adherence_unsteered,
             drift_ratio: point.drift_ratio,
+            sound_drift_ratio: point.sound_drift_ratio,
             onset_ratio: point.onset_ratio,
             entropy_ratio: point.entropy_ratio,
         });
@@ -207,6 +210,7 @@ impl Alternatives {
             "adherence",
             "adherence_unsteered",
             "drift_ratio",
+            "sound_drift_ratio",
             "onset_ratio",
             "entropy_ratio",
             "probe_accuracy",
@@ -220,6 +224,7 @@ impl Alternatives {
                 row.adherence,
                 row.adherence_unsteered,
                 row.drift_ratio as f32,
+                row.sound_drift_ratio as f32,
                 row.onset_ratio,
                 row.entropy_ratio,
                 row.probe_accuracy.unwrap_or(f32::NAN),
@@ -234,7 +239,7 @@ impl Alternatives {
         let mut lines = vec![format!("{}, ways to find directions, each at its own full dose:", self.lane)];
         lines.extend(self.rows.iter().map(|row| {
             format!(
-                "  {:20} dose {:.3}, on target {} ({} to {}), prompt {} (unsteered {}), drift x{:.1}, onsets x{:.2}, entropy x{:.2}, held-out clips named right {}",
+                "  {:20} dose {:.3}, on target {} ({} to {}), prompt {} (unsteered {}), drift x{:.1}, of timbre and rhythm x{:.1}, onsets x{:.2}, entropy x{:.2}, held-out clips named right {}",
                 row.name,
                 row.full_dose,
                 percent(row.dominance),
@@ -243,6 +248,7 @@ impl Alternatives {
                 percent(row.adherence),
                 percent(row.adherence_unsteered),
                 row.drift_ratio,
+                row.sound_drift_ratio,
                 row.onset_ratio,
                 row.entropy_ratio,
                 row.probe_accuracy.map_or("-".to_owned(), percent),

@@ -6,8 +6,10 @@ use crate::learn::eigen::Eigen;
 use crate::learn::matrix::Matrix;
 use crate::learn::samples::FitError;
 
-/// Name of the embedding in reports.
+/// Names of the embeddings in reports: of all features, and of those of timbre and rhythm alone (steering is to change the
+/// pitches, so a distance that counts them says how much it did, not how much it broke).
 pub const EMBEDDING: &str = "tiller-features-pca32";
+pub const SOUND_EMBEDDING: &str = "tiller-timbre-rhythm-pca32";
 
 /// Dimensions, at most.
 pub const DIMENSIONS: usize = 32;

@@ -39,6 +39,11 @@ pub fn features(mono: &[f32], rate: f64) -> Option<Vec<f32>> {
     Some(out)
 }
 
+/// Those of the numbers that tell of timbre and rhythm and not of pitches: what steering to a note is to leave as it is.
+pub fn without_pitches(features: &[f32]) -> &[f32] {
+    &features[..features.len().saturating_sub(pitches::COUNT)]
+}
+
 /// Cosine transform of the log-mel spectrum, frame by frame.
 struct Cepstra {
     rows: Vec<[f32; CEPSTRUM]>,

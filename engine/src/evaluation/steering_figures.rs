@@ -6,6 +6,7 @@ use super::bootstrap;
 use super::chord_ear::hear_chord;
 use super::classes::Class;
 use super::drift::{Embedding, frechet};
+use super::features::without_pitches;
 use super::splits::LabelledPrompt;
 use super::steered::{Aim, Job, SteeredPiece};
 use crate::control::Quality;
@@ -193,15 +194,44 @@ impl PairedAdherence {
     }
 }
 
-/// Frechet distance between two sets of pieces in the embedding; silent pieces have no place in it.
-///
-/// # Errors
-/// [`FitError`] with fewer than two sounding pieces in a set.
-pub fn drift(embedding: &Embedding, a: &[SteeredPiece], b: &[SteeredPiece]) -> Result<f64, FitError> {
-    let places = |pieces: &[SteeredPiece]| -> Vec<Vec<f64>> {
-        pieces.iter().filter_map(|piece| piece.heard.features.as_deref()).map(|f| embedding.of(f)).collect()
-    };
-    frechet(&places(a), &places(b))
+/// Embeddings that drift is measured in.
+pub struct Embeddings {
+    whole: Embedding,
+    sound: Embedding,
+}
+
+/// Frechet distances between two sets of pieces.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drift {
+    /// Of all features.
+    pub whole: f64,
+    /// Of timbre and rhythm alone.
+    pub sound: f64,
+}
+
+impl Embeddings {
+    /// Learns both from features of rendered clips.
+    ///
+    /// # Errors
+    /// As [`Embedding::learn`].
+    pub fn learn(renders: &[Vec<f32>]) -> Result<Self, FitError> {
+        let whole: Vec<&[f32]> = renders.iter().map(Vec::as_slice).collect();
+        let sound: Vec<&[f32]> = whole.iter().map(|features| without_pitches(features)).collect();
+        Ok(Self { whole: Embedding::learn(&whole)?, sound: Embedding::learn(&sound)? })
+    }
+
+    /// How far two sets of pieces lie apart; silent pieces have no place.
+    ///
+    /// # Errors
+    /// [`FitError`] with fewer than two sounding pieces in a set.
+    pub fn drift(&self, a: &[SteeredPiece], b: &[SteeredPiece]) -> Result<Drift, FitError> {
+        let places = |embedding: &Embedding, pieces: &[SteeredPiece], of: fn(&[f32]) -> &[f32]| -> Vec<Vec<f64>> {
+            let features = pieces.iter().filter_map(|piece| piece.heard.features.as_deref());
+            features.map(|features| embedding.of(of(features))).collect()
+        };
+        let apart = |embedding, of| frechet(&places(embedding, a, of), &places(embedding, b, of));
+        Ok(Drift { whole: apart(&self.whole, |features| features)?, sound: apart(&self.sound, without_pitches)? })
+    }
 }
 
 #[cfg(test)]

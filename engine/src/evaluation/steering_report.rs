@@ -2,11 +2,11 @@
 
 use super::EvaluationError;
 use super::curves::{Chart, Curve, Table};
-use super::drift::{EMBEDDING, Embedding};
+use super::drift::{EMBEDDING, SOUND_EMBEDDING};
 use super::report::percent;
 use super::session::Session;
 use super::steered::{Aim, Protocol, Span, SteeredPiece, Strength, jobs, pieces};
-use super::steering_figures::{Liveliness, OnTarget, PairedAdherence, drift};
+use super::steering_figures::{Embeddings, Liveliness, OnTarget, PairedAdherence};
 use crate::control::Lanes;
 use crate::decoder::sampling::Sampling;
 use serde::Serialize;
@@ -54,6 +54,8 @@ pub struct Point {
     pub drift: f64,
     /// `drift` over the distance between two unsteered sets.
     pub drift_ratio: f64,
+    /// The same in timbre and rhythm alone.
+    pub sound_drift_ratio: f64,
 }
 
 /// One lane.
@@ -73,8 +75,8 @@ pub struct SteeringReport {
     pub adherence_unsteered: f32,
     /// Everything about it.
     pub adherence_paired: Option<PairedAdherence>,
-    /// Name of the embedding that drift is measured in.
-    pub embedding: &'static str,
+    /// Names of the embeddings that drift is measured in: of `drift_ratio`, and of `sound_drift_ratio`.
+    pub embeddings: [&'static str; 2],
     /// Every strength, in the order asked for.
     pub by_strength: Vec<Point>,
 }
@@ -135,8 +137,7 @@ pub fn steering_part(session: &Session, aim: Aim, options: &Options) -> Result<S
         _ => Strength::of(lane),
     };
     let renders = session.rendered_features()?;
-    let views: Vec<&[f32]> = renders.iter().map(Vec::as_slice).collect();
-    let embedding = Embedding::learn(&views)?;
+    let embeddings = Embeddings::learn(&renders)?;
 
     let default = options.strengths.last().copied().unwrap_or(1.0);
     let mut by_strength = Vec::new();
@@ -146,7 +147,7 @@ pub fn steering_part(session: &Session, aim: Aim, options: &Options) -> Result<S
         let (jobs, plain) = (jobs(session, &own), pieces(session, &own, Strength::OFF)?);
         let other = pieces(session, &Protocol { seed_offset: OTHER_SEEDS, ..own.clone() }, Strength::OFF)?;
         let moved = pieces(session, &own, strength(lane))?;
-        by_strength.push(point(aim, lane, &jobs, [&plain, &other, &moved], &embedding)?);
+        by_strength.push(point(aim, lane, &jobs, [&plain, &other, &moved], &embeddings)?);
     }
     let paired = match options.adherence_rounds {
         0 => None,
@@ -167,7 +168,7 @@ pub fn steering_part(session: &Session, aim: Aim, options: &Options) -> Result<S
         adherence: paired.map_or(0.0, |p| p.steered),
         adherence_unsteered: paired.map_or(0.0, |p| p.unsteered),
         adherence_paired: paired,
-        embedding: EMBEDDING,
+        embeddings: [EMBEDDING, SOUND_EMBEDDING],
         by_strength,
     })
 }
@@ -188,6 +189,7 @@ impl SteeringReport {
             "entropy_ratio",
             "silence_rise",
             "drift_ratio",
+            "sound_drift_ratio",
         ];
         let row = |p: &Point| {
             let own = &p.on_target;
@@ -204,6 +206,7 @@ impl SteeringReport {
                 p.entropy_ratio,
                 p.silence_rise,
                 p.drift_ratio as f32,
+                p.sound_drift_ratio as f32,
             ];
             shares.map(|x| x.to_string()).to_vec()
         };
@@ -242,10 +245,10 @@ fn point(
     strength: f32,
     jobs: &[super::steered::Job],
     [plain, other, moved]: [&[SteeredPiece]; 3],
-    embedding: &Embedding,
+    embeddings: &Embeddings,
 ) -> Result<Point, EvaluationError> {
     let (liveliness, unsteered) = (Liveliness::of(moved), Liveliness::of(plain));
-    let (far, near) = (drift(embedding, moved, other)?, drift(embedding, plain, other)?);
+    let (far, near) = (embeddings.drift(moved, other)?, embeddings.drift(plain, other)?);
     Ok(Point {
         strength,
         pieces: moved.len(),
@@ -254,8 +257,9 @@ fn point(
         onset_ratio: ratio(liveliness.onset_rate, unsteered.onset_rate),
         entropy_ratio: ratio(liveliness.pitch_entropy, unsteered.pitch_entropy),
         silence_rise: liveliness.silence_share - unsteered.silence_share,
-        drift: far,
-        drift_ratio: far / near.max(1e-9),
+        drift: far.whole,
+        drift_ratio: far.whole / near.whole.max(1e-9),
+        sound_drift_ratio: far.sound / near.sound.max(1e-9),
         liveliness,
         liveliness_unsteered: unsteered,
     })
@@ -267,7 +271,7 @@ impl SteeringReport {
         let mut lines = vec![format!("{}, steered in mid-piece and heard from a second later:", self.lane)];
         for p in &self.by_strength {
             lines.push(format!(
-                "  strength {:5.2}: on target {} ({} to {}; unsteered {}), clips {}, amplitude {}, onsets x{:.2}, entropy x{:.2}, silence {:+.3}, drift x{:.1}",
+                "  strength {:5.2}: on target {} ({} to {}; unsteered {}), clips {}, amplitude {}, onsets x{:.2}, entropy x{:.2}, silence {:+.3}, drift x{:.1}, of timbre and rhythm x{:.1}",
                 p.strength,
                 percent(p.on_target.dominance),
                 percent(p.on_target.interval[0]),
@@ -278,7 +282,8 @@ impl SteeringReport {
                 p.onset_ratio,
                 p.entropy_ratio,
                 p.silence_rise,
-                p.drift_ratio
+                p.drift_ratio,
+                p.sound_drift_ratio
             ));
         }
         if let Some(paired) = &self.adherence_paired {

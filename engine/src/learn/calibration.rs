@@ -75,14 +75,16 @@ pub fn calibrate(
     directions: &mut Directions,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<f32, EvaluationError> {
-    let whole = Directions { full_dose: 1.0, ..directions.clone() };
+    let tried = doses(directions.manner);
+    // Strengths go to 1, so that is what the largest dose gets.
+    let most = tried.iter().copied().fold(0.0, f32::max);
+    let whole = Directions { full_dose: most, ..directions.clone() };
     let model = Model::steered_by(source, Precision::F32, &[whole])?;
     let prompts =
         PROMPTS.iter().map(|text| Ok(Arc::new(model.prompt(text)?))).collect::<Result<Vec<_>, EvaluationError>>()?;
     let signs: &[f32] = if aim == Aim::Tempo { &[1.0, -1.0] } else { &[1.0] };
-    let tried = doses(directions.manner);
     let mut strengths = vec![0.0];
-    strengths.extend(tried.iter().flat_map(|dose| signs.iter().map(move |sign| sign * dose)));
+    strengths.extend(tried.iter().flat_map(|dose| signs.iter().map(move |sign| sign * dose / most)));
     let done = AtomicUsize::new(0);
     let all = strengths.len() * PIECES;
     let heard: Vec<SteeredPiece> = (0..all)

@@ -1,6 +1,6 @@
-//! Doses that look before they push: the state is brought along a direction as far as the target's own level and no
-//! further. A dose that is added whatever the state is piles up from block to block, far beyond where music ever is; what is
-//! there already needs no push. Runner thread; no allocation.
+//! Doses that look before they push: the state is brought along a direction as far as a level and no further, so that what is
+//! there already needs no push. An alternative to adding the same vector whatever the state is, which does as much for less
+//! on the embedded checkpoint and is the default. Runner thread; no allocation.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use std::str::FromStr;
@@ -9,9 +9,9 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Manner {
     /// The same vector in every frame, as published.
+    #[default]
     Add,
     /// As much of it as is lacking.
-    #[default]
     Hold,
 }
 

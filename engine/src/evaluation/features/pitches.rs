@@ -20,6 +20,9 @@ const WEAKEST: f32 = 0.3;
 const HOP: f64 = 0.04;
 const WINDOW: f64 = 0.192;
 
+/// Numbers that are written.
+pub(super) const COUNT: usize = 92;
+
 /// What one frame holds.
 struct Frame {
     /// Amplitude on each semitone.
@@ -207,6 +210,14 @@ mod tests {
         });
         found.sort_unstable();
         found
+    }
+
+    #[test]
+    fn as_many_numbers_are_written_as_said() {
+        let audio: Vec<f32> = (0..64_000).map(|i| (i as f32 * 0.07).sin() * 0.3).collect();
+        let mut out = Vec::new();
+        write(&audio, RATE, &Onsets::of(&audio, RATE), &mut out);
+        assert_eq!(out.len(), COUNT);
     }
 
     #[test]
