@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use tiller_engine::control::{ControlFrame, Lanes, MOST_HOP, PitchClass};
+use tiller_engine::embedded;
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::link::CHANNELS;
-use tiller_engine::embedded;
 use tiller_engine::model::{Model, NOTES_FILE};
 use tiller_engine::player::Player;
 use tiller_engine::precision::Precision;
@@ -151,7 +151,8 @@ fn strength_zero_is_bit_equal_and_strength_is_not() {
 
 /// The embedded checkpoint with its own notes, added rather than held: what holds needs no guard.
 fn adding_model() -> Arc<Model> {
-    let own = embedded::FILES.iter().find(|(name, _)| *name == NOTES_FILE).expect("the embedded checkpoint has directions");
+    let own =
+        embedded::FILES.iter().find(|(name, _)| *name == NOTES_FILE).expect("the embedded checkpoint has directions");
     let notes = Directions::from_bytes(own.1, NOTES_FILE).expect("directions");
     let added = Directions { manner: Manner::Add, full_dose: 0.2, ..notes };
     Model::steered_by(&ModelSource::Embedded, Precision::F32, &[added]).expect("steers")

@@ -227,7 +227,12 @@ fn packed_weights_come_back_whole_or_not_at_all() {
             std::fs::write(&damaged, &whole[..length]).expect("writes");
             assert!(PackedFile::open(&damaged).is_none(), "{precision}: cut to {length} bytes");
         }
-        assert!(std::fs::read_dir(&folder).expect("lists").flatten().all(|file| file.path().extension() != Some("part".as_ref())));
+        assert!(
+            std::fs::read_dir(&folder)
+                .expect("lists")
+                .flatten()
+                .all(|file| file.path().extension() != Some("part".as_ref()))
+        );
     }
     std::fs::remove_dir_all(&folder).expect("cleaned");
 }

@@ -70,7 +70,7 @@ fn it_takes_over_exactly_at_its_frame_when_nothing_hurries() {
         let first = handle.prompt_generation();
         let second = handle.set_prompt(PROMPTS[1]);
         let mut control = ControlFrame::new(1, 0);
-        (control.prompt, control.seed) = (first, 8);
+        (control.prompt, control.seed, control.temperature) = (first, 8, 1.0);
         let mut moves = vec![Move { seconds: 0.0, control }];
         if let Some(seconds) = change {
             control.prompt = second;

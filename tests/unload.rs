@@ -33,7 +33,7 @@ fn once(rate: f64) -> Outcome<f64> {
     let length = latency + (rate / 4.0) as u64;
     let heard = player.play(&Score::playing(), 0..length, Blocks::Fixed(512), Pace::FlatOut)?;
     host.deactivate(player);
-    Ok(f64::from(measure::rms(&heard.compensated(latency as usize).left)))
+    Ok(measure::rms(&heard.compensated(latency as usize).left))
 }
 
 #[test]

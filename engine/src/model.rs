@@ -123,23 +123,47 @@ impl Model {
 
     fn read(source: &CheckpointSource, precision: Precision, progress: &dyn Fn(u8)) -> Result<Self, EngineError> {
         let checkpoint = Checkpoint::load(source, &|share| progress((share * 50.0) as u8))?;
-        let codebooks = checkpoint.config.decoder.codebooks_per_channel();
-        let codec =
-            Arc::new(CodecDecoder::load_at(&checkpoint.weights, &checkpoint.config.codec, codebooks, precision)?);
-        progress(60);
-        let text = TextEncoder::load(
-            &checkpoint.weights,
-            &checkpoint.config.text,
-            &checkpoint.tokenizer,
-            &source.file("tokenizer.json"),
-        )?;
-        progress(70);
-        let (decoder, quality) = Self::packed_decoder(&checkpoint, &text, precision)?;
+        let (weights, config) = (&checkpoint.weights, &checkpoint.config);
+        // A large decoder with fewer bits is packed and measured once, and read from the user's cache folder from then on.
+        let few = matches!(precision, Precision::Int8 | Precision::Int4);
+        let place = (few && weights_of_step(config) > SMALL_STEP)
+            .then(|| packed::path(&packed::standard_folder(), weights.hash(), precision));
+        let kept = place.as_deref().and_then(PackedFile::open);
+        let kept = match &kept {
+            Some(file) => {
+                Decoder::load_packed(weights, config, precision, file)?.map(|decoder| (decoder, file.quality()))
+            }
+            None => None,
+        };
+        let fresh = kept.is_none();
+        let (mut decoder, mut quality) = match kept {
+            Some((decoder, quality)) => (decoder, quality.cloned()),
+            None => (Decoder::load_at(weights, config, precision)?, None),
+        };
+        progress(75);
+        let codebooks = config.decoder.codebooks_per_channel();
+        let codec = Arc::new(CodecDecoder::load_at(weights, &config.codec, codebooks, precision)?);
+        progress(85);
+        let text = TextEncoder::load(weights, &config.text, &checkpoint.tokenizer, &source.file("tokenizer.json"))?;
+        progress(90);
+        if fresh && precision == Precision::Int8 {
+            let measured = Self::settle(&mut decoder, &checkpoint, &text)?;
+            log::info!("{}: 8-bit layers: {measured:?}", checkpoint.name);
+            if measured.divergence.iter().any(|nats| *nats > MOST_DIVERGENCE || nats.is_nan()) {
+                decoder = Decoder::load_at(weights, config, Precision::Bf16)?;
+            }
+            quality = Some(measured);
+        }
+        if let Some(place) = place.filter(|_| fresh && decoder.precision() == precision)
+            && let Err(why) = packed::write(&place, &decoder, quality.as_ref())
+        {
+            // It is packed again the next time.
+            log::warn!("packed weights cannot be kept: {why}");
+        }
         progress(95);
         checkpoint.weights.log_unused();
         let (name, hash) = (checkpoint.name.clone(), checkpoint.weights.hash().to_owned());
         let steering = Steering::new(decoder.blocks(), decoder.hidden());
-        let config = &checkpoint.config;
         let mut format = stream_format(config);
         let pattern = DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels);
         format.delay_frames = pattern.max_delay() + codec.lookahead_frames();
@@ -156,41 +180,6 @@ impl Model {
             channels: config.decoder.audio_channels,
             window: config.generation.max_length,
         })
-    }
-
-    /// The decoder at a precision. A large one with fewer bits is packed and measured once, and read from the user's cache
-    /// folder from then on.
-    fn packed_decoder(
-        checkpoint: &Checkpoint,
-        text: &TextEncoder,
-        precision: Precision,
-    ) -> Result<(Decoder, Option<Quality>), EngineError> {
-        let (weights, config) = (&checkpoint.weights, &checkpoint.config);
-        let few = matches!(precision, Precision::Int8 | Precision::Int4);
-        let place = (few && weights_of_step(config) > SMALL_STEP)
-            .then(|| packed::path(&packed::standard_folder(), weights.hash(), precision));
-        if let Some(file) = place.as_deref().and_then(PackedFile::open)
-            && let Some(decoder) = Decoder::load_packed(weights, config, precision, &file)?
-        {
-            return Ok((decoder, file.quality().cloned()));
-        }
-        let mut decoder = Decoder::load_at(weights, config, precision)?;
-        let mut quality = None;
-        if precision == Precision::Int8 {
-            let measured = Self::settle(&mut decoder, checkpoint, text)?;
-            log::info!("{}: 8-bit layers: {measured:?}", checkpoint.name);
-            if measured.divergence.iter().any(|nats| *nats > MOST_DIVERGENCE || nats.is_nan()) {
-                decoder = Decoder::load_at(weights, config, Precision::Bf16)?;
-            }
-            quality = Some(measured);
-        }
-        if let Some(place) = place.filter(|_| decoder.precision() == precision)
-            && let Err(why) = packed::write(&place, &decoder, quality.as_ref())
-        {
-            // It is packed again the next time.
-            log::warn!("packed weights cannot be kept: {why}");
-        }
-        Ok((decoder, quality))
     }
 
     /// Measures what 8-bit layers cost on music of the decoder's own, and keeps those in bf16 that stray.

@@ -15,9 +15,9 @@ use tiller_engine::link::CHANNELS;
 use tiller_engine::model::{Model, NOTES_FILE};
 use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
-use tiller_engine::steering::push::Manner;
 use tiller_engine::steering::doses::{Doses, Lane};
 use tiller_engine::steering::envelope::Envelope;
+use tiller_engine::steering::push::Manner;
 use tiller_engine::text::Prompt;
 
 /// Positions of the next window that are rebuilt beside one step, as the engine's README says.

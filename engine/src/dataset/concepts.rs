@@ -481,7 +481,10 @@ mod tests {
                         _ => Chord::of_class(class).expect("a chord").tones().map(PitchClass::index).to_vec(),
                     };
                     let played = tones(clip);
-                    assert!(played.iter().all(|tone| wanted.contains(&(usize::from(*tone) % 12))), "{class}: {played:?}");
+                    assert!(
+                        played.iter().all(|tone| wanted.contains(&(usize::from(*tone) % 12))),
+                        "{class}: {played:?}"
+                    );
                 }
             }
         }

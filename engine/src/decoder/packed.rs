@@ -8,7 +8,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, TensorView};
 use sha2::{Digest, Sha256};
 
@@ -78,10 +77,9 @@ impl PackedFile {
         if header_length > MOST_HEADER.min(length.saturating_sub(8)) {
             return None;
         }
-        let mut header = bytes.to_vec();
-        header.resize(8 + header_length as usize, 0);
-        file.read_exact(&mut header[8..]).ok()?;
-        let (_, header) = SafeTensors::read_metadata(&header).ok()?;
+        let mut header = vec![0; header_length as usize];
+        file.read_exact(&mut header).ok()?;
+        let header: Metadata = serde_json::from_slice(&header).ok()?;
         let start = 8 + header_length;
         if start + header.data_len() as u64 != length {
             return None;

@@ -160,7 +160,8 @@ impl Decoder {
     /// Both guidance rows of every column.
     fn teacher<'a>(&self, columns: &[[u32; MAX_CODEBOOKS]], text: Option<&'a CrossCache>) -> Vec<Row<'a>> {
         let row = |(position, codes): (usize, &[u32; MAX_CODEBOOKS])| {
-            let row = |cache, text| Row { cache, position, codes: *codes, text, injection: None, pushes: &[], logits: true };
+            let row =
+                |cache, text| Row { cache, position, codes: *codes, text, injection: None, pushes: &[], logits: true };
             [row(0, text), row(1, None)]
         };
         columns.iter().enumerate().flat_map(row).collect()

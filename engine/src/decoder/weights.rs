@@ -177,9 +177,11 @@ impl Decoder {
 
     /// Every layer of a step, by name.
     pub(super) fn layers(&self) -> Vec<(String, &Layer)> {
-        let blocks = self.blocks.iter().enumerate().flat_map(|(index, block)| {
-            block.layers().map(|(name, layer)| (layer_name(index, name), layer))
-        });
+        let blocks = self
+            .blocks
+            .iter()
+            .enumerate()
+            .flat_map(|(index, block)| block.layers().map(|(name, layer)| (layer_name(index, name), layer)));
         blocks.chain([(HEADS.to_owned(), &self.heads_out)]).collect()
     }
 
@@ -255,7 +257,8 @@ impl<'a> Reader<'a> {
 
     /// All blocks, by a few threads: packing a weight takes longer than reading it.
     fn all_blocks(&self, count: usize) -> Result<Vec<Block>, CheckpointError> {
-        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(PACKERS)).min(count.max(1));
+        let threads =
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(PACKERS)).min(count.max(1));
         let next = AtomicUsize::new(0);
         let work = || {
             let mut own = Vec::new();

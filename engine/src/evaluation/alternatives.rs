@@ -180,12 +180,8 @@ fn directions(
         Stage::Listening => progress("listening", done, all),
         Stage::Fitting => progress("fitting", done, all),
     })?;
-    let mut directions = Directions {
-        gate: way.gate,
-        conditional_only: way.conditional_only,
-        manner: way.manner,
-        ..learned.directions
-    };
+    let mut directions =
+        Directions { gate: way.gate, conditional_only: way.conditional_only, manner: way.manner, ..learned.directions };
     calibrate(&session.request().source, aim, &mut directions, &|done, all| progress("full dose", done, all))?;
     directions.write(&path).map_err(crate::learn::LearnError::from)?;
     Ok(directions)

@@ -274,13 +274,7 @@ impl<'a> Session<'a> {
         let list = jobs.iter().map(|(text, seed)| format!("{seed} {text}")).collect::<Vec<_>>().join("\n");
         let features_version = FEATURES_VERSION.to_string();
         let fingerprint = self.model.fingerprint();
-        let key = [
-            fingerprint.as_str(),
-            &list,
-            &seconds.to_string(),
-            &format!("{sampling:?}"),
-            &features_version,
-        ];
+        let key = [fingerprint.as_str(), &list, &seconds.to_string(), &format!("{sampling:?}"), &features_version];
         let frames = frames_of(&self.model, seconds);
         let format = self.model.format();
         let progress = |done, all| (self.progress)(stage, done, all);

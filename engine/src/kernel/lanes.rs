@@ -355,7 +355,8 @@ mod tests {
             // A little more or less comes back; half-way goes to the even one.
             let next = f16_value(bits + 1);
             if (bits + 1) & 0x7c00 != 0x7c00 {
-                let (near, far, middle) = (value + 0.3 * (next - value), value + 0.7 * (next - value), 0.5 * (value + next));
+                let (near, far, middle) =
+                    (value + 0.3 * (next - value), value + 0.7 * (next - value), 0.5 * (value + next));
                 let even = if bits & 1 == 0 { value } else { next };
                 assert_eq!([near, far, middle].map(nearest_half), [value, next, even], "{bits:#06x}");
             }

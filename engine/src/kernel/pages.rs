@@ -18,6 +18,9 @@ const CHUNK: usize = 16 * LARGE;
 /// Alignment of every slice: a cache line.
 const LINE: usize = 64;
 
+/// Slices below this are allocated by themselves: a small checkpoint must not take a chunk.
+const SMALL: usize = LARGE / 8;
+
 /// Memory from the system, given back with the last slice of it.
 struct Chunk {
     start: NonNull<u8>,
@@ -31,13 +34,15 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn new(bytes: usize) -> Self {
-        let Ok(layout) = Layout::from_size_align(bytes.next_multiple_of(LARGE), LARGE) else {
+        let page = if bytes < SMALL { LINE } else { LARGE };
+        let Ok(layout) = Layout::from_size_align(bytes.next_multiple_of(page), page) else {
             panic!("{bytes} bytes are more than there are addresses for")
         };
         // SAFETY: the size is not zero.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
-        // SAFETY: the range is this allocation, and the advice changes no content. Refused, it does nothing.
+        // SAFETY: the range is this allocation, and the advice changes no content. Refused, as for one that is no page, it
+        // does nothing.
         unsafe {
             libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
         }
@@ -124,7 +129,7 @@ impl<T: Plain> Pages<T> {
 
 /// `bytes` bytes of a chunk that nobody else has, and where they begin.
 fn take(bytes: usize) -> (Arc<Chunk>, usize) {
-    if bytes > CHUNK / 2 {
+    if !(SMALL..=CHUNK / 2).contains(&bytes) {
         return (Arc::new(Chunk::new(bytes)), 0);
     }
     let mut open = OPEN.lock();

@@ -198,7 +198,8 @@ fn find(
 fn levels(projected: &[f64], targets: &[f64], task: Task) -> [f32; 2] {
     let count = targets.len().max(1) as f64;
     let weighted = |weight: &dyn Fn(f64) -> f64| {
-        let (sum, of) = projected.iter().zip(targets).fold((0.0, 0.0), |(sum, of), (x, t)| (sum + weight(*t) * x, of + weight(*t)));
+        let (sum, of) =
+            projected.iter().zip(targets).fold((0.0, 0.0), |(sum, of), (x, t)| (sum + weight(*t) * x, of + weight(*t)));
         sum / of.max(f64::MIN_POSITIVE)
     };
     match task {

@@ -159,7 +159,15 @@ impl Listener {
             let first = pass * ROWS;
             let rows: Vec<Row> = (first..)
                 .zip(columns)
-                .map(|(position, &codes)| Row { cache: 0, position, codes, text: None, injection: None, pushes: &[], logits: false })
+                .map(|(position, &codes)| Row {
+                    cache: 0,
+                    position,
+                    codes,
+                    text: None,
+                    injection: None,
+                    pushes: &[],
+                    logits: false,
+                })
                 .collect();
             let mut observe = |block: usize, row: usize, output: &[f32]| {
                 if first + row < FIRST_FRAME {

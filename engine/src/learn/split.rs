@@ -21,7 +21,13 @@ pub struct Label {
 
 impl From<&ConceptClip> for Label {
     fn from(clip: &ConceptClip) -> Self {
-        Self { class: clip.class, level: clip.level, group: usize::from(clip.program), height: clip.height(), piece: clip.piece() }
+        Self {
+            class: clip.class,
+            level: clip.level,
+            group: usize::from(clip.program),
+            height: clip.height(),
+            piece: clip.piece(),
+        }
     }
 }
 
@@ -227,14 +233,17 @@ mod tests {
         assert_eq!(rows.clips.len(), 4 * rows.targets.iter().filter(|target| **target == 1.0).count());
         for own in rows.clips.chunks(4) {
             let pieces = own.iter().filter_map(|clip| split.label(*clip)).map(|label| label.piece);
-            assert!(own.len() == 4 && pieces.clone().all(|piece| piece.is_some() && Some(piece) == pieces.clone().next()));
+            assert!(
+                own.len() == 4 && pieces.clone().all(|piece| piece.is_some() && Some(piece) == pieces.clone().next())
+            );
         }
     }
 
     #[test]
     fn files_of_both_sides_are_in_every_part() {
-        let label =
-            |clip: usize| Some(Label { class: clip % 2, level: 0.0, group: clip % 2 * 10 + clip / 8, height: None, piece: None });
+        let label = |clip: usize| {
+            Some(Label { class: clip % 2, level: 0.0, group: clip % 2 * 10 + clip / 8, height: None, piece: None })
+        };
         let split = Split::by_file((0..48).map(label).collect());
         for part in [Part::Train, Part::Validation, Part::Test] {
             let rows = split.against_rest(part, 0, 1);

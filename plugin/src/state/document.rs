@@ -225,8 +225,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_kept_and_the_rest_is_used() {
-        let (project, notes) =
-            read(r#"{"version":"one","prompt":5,"model":{"path":[]},"window":[0,1],"precision":"int2","directions":null}"#);
+        let (project, notes) = read(
+            r#"{"version":"one","prompt":5,"model":{"path":[]},"window":[0,1],"precision":"int2","directions":null}"#,
+        );
         assert_eq!((notes.len(), project.precision), (5, None));
         assert_eq!((project.prompt.as_str(), project.model.is_none(), project.window), (DEFAULT_PROMPT, true, None));
         let saved: Value = serde_json::from_str(&project.to_text()).unwrap_or_default();

@@ -77,7 +77,15 @@ impl Steps {
                 break;
             }
             let codes = self.codes(decoder.vocab());
-            let row = Row { cache: 0, position: positions - 1, codes, text: None, injection: None, pushes: &[], logits: true };
+            let row = Row {
+                cache: 0,
+                position: positions - 1,
+                codes,
+                text: None,
+                injection: None,
+                pushes: &[],
+                logits: true,
+            };
             let rows = [Row { text: Some(&subject.prompt.cross), ..row }, Row { cache: 1, ..row }];
             let start = Instant::now();
             let mut caches = [&mut self.conditional, &mut self.unconditional];
