@@ -2,6 +2,7 @@
 pub mod codec;
 pub mod kernel;
 
+mod cache_folder;
 pub mod checkpoint;
 pub mod control;
 pub mod dataset;

@@ -11,6 +11,10 @@ use crate::frames::FrameClock;
 /// Most frames of room that the setting takes.
 pub const MAX_ROOM_FRAMES: u32 = 100;
 
+/// Frames of room from which on one of them may go to the codec's hop: what is left is as much as the tight setting has, and
+/// more.
+const ROOMY: f64 = 4.0;
+
 /// The `latency` setting: how much room the engine's jitter gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LatencySetting {
@@ -31,13 +35,7 @@ impl LatencySetting {
             Self::Frames(frames) => f64::from(frames.min(MAX_ROOM_FRAMES)),
         }
     }
-}
 
-/// Frames of room from which on one of them may go to the codec's hop: what is left is as much as the tight setting has, and
-/// more.
-const ROOMY: f64 = 4.0;
-
-impl LatencySetting {
     /// Frames that may wait for each other before the codec takes them: it then reads its weights half as often.
     pub fn hop(self) -> u32 {
         if self.room_frames() >= ROOMY { MOST_HOP } else { 1 }

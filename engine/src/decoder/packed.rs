@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Decoder;
 use super::quality::Quality;
+use crate::cache_folder;
 use crate::kernel::layer::Layer;
 use crate::precision::Precision;
 
@@ -45,10 +46,7 @@ pub fn path(folder: &Path, hash: &str, precision: Precision) -> PathBuf {
 
 /// The user's cache folder for packed weights.
 pub fn standard_folder() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || variable("HOME").map(|home| home.join(".cache"));
-    let user = variable("XDG_CACHE_HOME").or_else(|| variable("LOCALAPPDATA")).or_else(home);
-    user.unwrap_or_else(std::env::temp_dir).join("tiller").join("packed")
+    cache_folder::user().join("packed")
 }
 
 /// Tells damaged bytes from whole ones; not a secret.

@@ -1,6 +1,7 @@
 //! Results kept between runs, item by item: an interrupted evaluation goes on where it stopped. Worker threads.
 
 use super::{EVALUATION_VERSION, EvaluationError};
+use crate::cache_folder;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
@@ -39,10 +40,7 @@ impl Cache {
         if let Some(target) = target.filter(|target| target.join("CACHEDIR.TAG").is_file()) {
             return target.join("tiller-evaluation");
         }
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = || variable("HOME").map(|home| home.join(".cache"));
-        let user = variable("XDG_CACHE_HOME").or_else(|| variable("LOCALAPPDATA")).or_else(home);
-        user.unwrap_or_else(std::env::temp_dir).join("tiller").join("evaluation")
+        cache_folder::user().join("evaluation")
     }
 
     /// Items `0..count` of a stage: read if they were kept, made on all cores otherwise. `key` says everything that the

@@ -41,10 +41,9 @@ impl Chunk {
         // SAFETY: the size is not zero.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
-        // SAFETY: the range is this allocation, and the advice changes no content. Refused, as for one that is no page, it
-        // does nothing.
-        unsafe {
-            libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE);
+        if page == LARGE {
+            // SAFETY: the range is this allocation, and the advice changes no content. Refused, it does nothing.
+            unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
         Self { start, layout }
     }

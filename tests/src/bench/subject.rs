@@ -71,7 +71,7 @@ impl Subject {
     }
 }
 
-/// A steered frame as a musician would have it: one note at full strength, the published sampling settings, the hop of the
+/// A steered frame as a musician would have it: one note at full strength, the default sampling settings, the hop of the
 /// safe latency setting.
 pub fn steered(piece: u32) -> ControlFrame {
     let mut control = ControlFrame::new(piece, 0);
