@@ -21,7 +21,7 @@ import architecture
 import attention
 import text
 from codec import save
-from parts import Draw, Parts
+from parts import Draw, EveryKey, Parts
 
 # Crops of one step, and how many of them make a batch as large as one of whole windows. Near BOS the prompt is all there
 # is to go by; further on the music says what it is and the prompt teaches little.
@@ -31,8 +31,9 @@ EARLY_CROPS = [(architecture.WINDOW, 1), (196, 4), (architecture.WINDOW, 1), (49
 LATE_CROPS = [(architecture.WINDOW, 1), (196, 4), (architecture.WINDOW, 1), (architecture.WINDOW, 1)]
 LATE_WEIGHTS = torch.tensor([1.6, 1.2, 0.7, 0.5])
 # Which pitch a piece begins on is settled in its first moments, and guidance makes louder whatever a prompt says of it: many
-# beginnings, so that prompts learn to say nothing.
-START_CROPS = [(architecture.WINDOW, 1), (49, 16), (196, 4), (49, 16)]
+# beginnings, each in the twelve keys side by side, so that prompts learn to say nothing.
+START_CROPS = [(architecture.WINDOW, 1), (49, 16), (architecture.WINDOW, 1), (98, 8)]
+IN_EVERY_KEY = (49, 98)
 NEAR = 50  # columns from BOS that are judged apart: 1 s
 
 
@@ -149,7 +150,8 @@ class Training:
         self.valid, self.known = held_out.first(64), self.parts.first(16)
         self.crops = START_CROPS if arguments.beginnings else LATE_CROPS if arguments.late else EARLY_CROPS
         self.weights = LATE_WEIGHTS if arguments.late else torch.ones(architecture.CODEBOOKS)
-        self.draws = {length: Draw(self.parts, length, length) for length, _ in self.crops}
+        # A batch's rows must be whole twelves: 16 and 8 batches of --batch 6 are.
+        self.draws = {length: self.draw(length) for length, _ in self.crops}
         self.model = architecture.build()
         initialise(self.model)
         if arguments.start:
@@ -180,6 +182,14 @@ class Training:
         if lacking or unexpected:
             raise ValueError(f"{checkpoint} is no checkpoint of this architecture: {lacking} {unexpected}")
 
+    def draw(self, length: int) -> Draw | EveryKey:
+        """Where crops of one length come from."""
+        if self.arguments.beginnings and length in IN_EVERY_KEY:
+            keys = Parts([self.arguments.beginnings])
+            keys.wait()
+            return EveryKey(keys, length, length)
+        return Draw(self.parts, length, length)
+
     def spent(self) -> float:
         return self.before + time.monotonic() - self.began
 
@@ -207,7 +217,9 @@ class Training:
         ticket, self.tickets = self.tickets, self.tickets + 1
         length, times = self.crops[ticket % len(self.crops)]
         codes, prompts = self.draws[length].take(self.arguments.batch * times)
-        drawn = np.random.default_rng((3, ticket)).random(len(codes))
+        # Where rows are one piece in twelve keys, all of them keep their prompt or none.
+        alike = 12 if isinstance(self.draws[length], EveryKey) else 1
+        drawn = np.random.default_rng((3, ticket)).random(len(codes) // alike).repeat(alike)
         return codes, prompts, torch.from_numpy((drawn >= self.arguments.prompt_dropout).astype(np.float32))
 
     def gradients(self, trained: Trained, codes: np.ndarray, prompts: list[str], kept: torch.Tensor) -> torch.Tensor:
@@ -291,7 +303,7 @@ def main() -> None:
     parser.add_argument("--text-rate", type=float, default=0.1, help="a pretrained text encoder's rate over --rate")
     parser.add_argument("--prompt-dropout", type=float, default=0.1)
     parser.add_argument("--late", action="store_true", help="whole windows and the first codebooks count more")
-    parser.add_argument("--beginnings", action="store_true", help="many short crops: prompts unlearn pitch")
+    parser.add_argument("--beginnings", type=Path, help="codes in every key: many short crops in all keys at once, so that prompts unlearn pitch")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="cores of one worker")
     arguments = parser.parse_args()

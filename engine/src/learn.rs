@@ -2,6 +2,7 @@
 //! the engine's own codec and decoder. Worker threads; hours on a large checkpoint, so everything reports progress.
 
 pub mod agop;
+pub mod aside;
 pub mod axes;
 pub mod calibration;
 pub mod chords;

@@ -72,6 +72,9 @@ struct Arguments {
     /// level along the direction and no further).
     #[arg(long, default_value = "add")]
     manner: Manner,
+    /// Clear directions of this share of what pieces differ in whatever the class (instrument, texture), 0 to below 1.
+    #[arg(long, default_value_t = 0.0)]
+    aside: f64,
     /// How much of the dose each block gets: `all`, `top:N` by held-out score, or `power:X` of it.
     #[arg(long, default_value = "all")]
     blocks: BlockWeights,
@@ -147,6 +150,7 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
             instruments: usize::from(arguments.instruments),
             method: arguments.method,
             chords: arguments.chords,
+            aside: arguments.aside,
             full_dose: arguments.full_dose.unwrap_or(uncalibrated(arguments.manner)),
             states: &states,
         };

@@ -101,8 +101,8 @@ pub enum Harmony {
 
 impl Harmony {
     /// Of so many pieces in one key, how many are unisons and how many vamps.
-    const ROUND: usize = 20;
-    const UNISONS: usize = 2;
+    const ROUND: usize = 40;
+    const UNISONS: usize = 1;
     const VAMPS: usize = 3;
 
     /// What the piece of `key` in `turn` is made of; `key` is any number below 24 that stands for the key. Each key has its

@@ -87,6 +87,13 @@ pub struct Trial {
     pub group: usize,
 }
 
+impl Trial {
+    /// 1 where instrument and texture are both heard.
+    pub fn right(&self) -> f32 {
+        f32::from(u8::from(self.heard.as_ref().is_some_and(|heard| heard.class == self.wanted)))
+    }
+}
+
 /// Shares of clips that were heard right.
 #[derive(Debug, Clone, Serialize)]
 pub struct Scores {
@@ -137,8 +144,7 @@ impl Scores {
 }
 
 fn interval(trials: &[Trial]) -> [f32; 2] {
-    let right = |t: &Trial| f32::from(u8::from(t.heard.as_ref().is_some_and(|heard| heard.class == t.wanted)));
-    bootstrap::interval(&trials.iter().map(|t| (t.group, right(t))).collect::<Vec<_>>())
+    bootstrap::interval(&trials.iter().map(|t| (t.group, t.right())).collect::<Vec<_>>())
 }
 
 /// Rows of a confusion table: every pair that was mistaken, the commonest first.

@@ -38,6 +38,8 @@ pub struct Way {
     pub conditional_only: bool,
     /// How a dose acts.
     pub manner: Manner,
+    /// Share of what pieces differ in that directions are cleared of.
+    pub aside: f64,
 }
 
 impl Way {
@@ -50,6 +52,7 @@ impl Way {
         gate: 1.0,
         conditional_only: false,
         manner: Manner::Add,
+        aside: 0.0,
     };
 
     /// The four methods, on notes.
@@ -173,6 +176,7 @@ fn directions(
         instruments: usize::MAX,
         method: way.method,
         chords: way.chords,
+        aside: way.aside,
         full_dose: UNCALIBRATED,
         states: &states,
     };

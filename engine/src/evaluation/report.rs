@@ -1,7 +1,7 @@
 //! The figures of one evaluation as one JSON object and as lines for people. Worker threads.
 
 use super::EvaluationError;
-use super::adherence::{Confusion, Scores, Trial, class_label, confusions};
+use super::adherence::{Confusion, Example, Scores, Trial, class_label, confusions};
 use super::classes::{Class, texture_label};
 use super::codec::{CodecReport, Comparison, report};
 use super::music::{MusicReport, PitchReport, Range, music, pitch_free};
@@ -28,6 +28,8 @@ pub struct PromptReport {
     pub classifier_accuracy_texture: f32,
     /// The same for clips of half the length.
     pub classifier_half_length: Scores,
+    /// The same for clips on one chord or one note, whole ones.
+    pub classifier_static: Scores,
     /// Held-out clips that it was judged on.
     pub classifier_judged: usize,
     /// Clips that it learned from.
@@ -78,16 +80,16 @@ pub fn codec_part(session: &Session) -> Result<CodecReport, EvaluationError> {
 pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
     let (judge, learned) = session.judge()?;
     let classes = Class::all();
-    let examples = session.judged_examples()?;
-    let rendered = |view: usize| -> Vec<Trial> {
-        let trial = |(group, example): (usize, &super::adherence::Example)| Trial {
+    let (examples, static_ones) = (session.judged_examples()?, session.judged_static_examples()?);
+    let rendered = |examples: &[Example], view: usize| -> Vec<Trial> {
+        let trial = |(group, example): (usize, &Example)| Trial {
             wanted: classes[example.class],
             heard: judge.hear(example.views[view].as_deref()),
             group,
         };
         examples.iter().enumerate().map(trial).collect()
     };
-    let (whole, half) = (rendered(0), rendered(1));
+    let (whole, half) = (rendered(&examples, 0), rendered(&examples, 1));
     let judged = Scores::of(&whole);
     let batch = session.every_prompt();
     let trial = |piece: &Piece| {
@@ -107,6 +109,7 @@ pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
         classifier_accuracy_instrument: judged.instrument,
         classifier_accuracy_texture: judged.texture,
         classifier_half_length: Scores::of(&half),
+        classifier_static: Scores::of(&rendered(&static_ones, 0)),
         classifier_judged: whole.len(),
         classifier_learned: learned,
         classifier_confusions: confusions(&whole, class_label),
@@ -168,7 +171,7 @@ fn numbers(values: &[f32], decimals: usize) -> String {
     values.iter().map(|value| format!("{value:.decimals$}")).collect::<Vec<_>>().join(" ")
 }
 
-fn table(rows: &[Confusion]) -> String {
+pub(super) fn table(rows: &[Confusion]) -> String {
     let row = |row: &Confusion| format!("{} -> {} {}/{}", row.wanted, row.heard, row.clips, row.of);
     rows.iter().take(SHOWN).map(row).collect::<Vec<_>>().join(", ")
 }
@@ -203,14 +206,17 @@ impl PromptReport {
         let label = |(label, scores): (&&str, &Scores)| format!("{label} {:.0}", 100.0 * scores.both);
         vec![
             format!(
-                "classifier, {} held-out renders after the codec: instrument and texture {}, instrument {}, texture {}; 5 s: {}, {}, {}",
+                "classifier, {} held-out renders after the codec: instrument and texture {}, instrument {}, texture {}; 5 s: {}, {}, {}; on one chord or note: {}, {}, {}",
                 self.classifier_judged,
                 percent(self.classifier_accuracy),
                 percent(self.classifier_accuracy_instrument),
                 percent(self.classifier_accuracy_texture),
                 percent(self.classifier_half_length.both),
                 percent(self.classifier_half_length.instrument),
-                percent(self.classifier_half_length.texture)
+                percent(self.classifier_half_length.texture),
+                percent(self.classifier_static.both),
+                percent(self.classifier_static.instrument),
+                percent(self.classifier_static.texture)
             ),
             format!("  mistakes: {}", table(&self.classifier_confusions)),
             format!(

@@ -15,6 +15,7 @@ use super::steered::SteeredPiece;
 use crate::checkpoint::CheckpointSource;
 use crate::control::ControlFrame;
 use crate::dataset::concepts::ConceptClip;
+use crate::dataset::harmony::Harmony;
 use crate::dataset::music::Music;
 use crate::dataset::render::Renderer;
 use crate::dataset::{GENERATOR_VERSION, SAMPLE_RATE};
@@ -44,14 +45,20 @@ const HELD_OUT_CLIPS: usize = 96;
 /// Long runs, and rendered windows of the same length.
 const LONG_RUNS: usize = 20;
 const WINDOWS: usize = 40;
-/// Rendered clips of each class that the classifier learns from, and single-voice clips that it is judged on.
-const EXAMPLES: usize = 36;
+/// Rendered clips of each class that the classifier learns from: of every material alike many on one chord and on one note
+/// beside those that the generator draws, or what is steered there would be judged by an ear that never heard the like.
+const EXAMPLES: [(Option<Harmony>, usize); 3] = [(None, 30), (Some(Harmony::Vamp), 15), (Some(Harmony::Unison), 15)];
+/// Single-voice clips that it is judged on, as the generator draws them; half as many on one chord or note.
 const JUDGED: usize = 300;
 /// Index of the first clip of a generator seed that serves one purpose: clips for the codec come first.
 const JUDGED_FROM: u64 = 10_000;
 const WINDOWS_FROM: u64 = 20_000;
+const STATIC_FROM: u64 = 30_000;
 /// Samples between frames of pitch.
 const HOP: usize = SAMPLE_RATE / 50;
+
+/// Index of a clip in its data set, and its material where that is not the generator's choice.
+type Clip = (u64, Option<Harmony>);
 
 /// What to evaluate, and how.
 #[derive(Debug, Clone)]
@@ -381,7 +388,7 @@ impl<'a> Session<'a> {
     }
 
     fn classifier_examples(&self) -> Result<Vec<Example>, EvaluationError> {
-        self.examples("classifier clips", self.classifier_seed, &self.balanced(self.scaled(EXAMPLES)))
+        self.examples("classifier clips", self.classifier_seed, &self.balanced())
     }
 
     /// Held-out examples as they come from the generator, single voices only.
@@ -389,32 +396,58 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::judge`].
     pub fn judged_examples(&self) -> Result<Vec<Example>, EvaluationError> {
-        let seed = self.split.generator_seed;
-        let single = |index: &u64| Class::of(&Music::compose(seed, *index, PIECE_SECONDS)).is_some();
-        let indices: Vec<u64> = (JUDGED_FROM..).filter(single).take(self.scaled(JUDGED)).collect();
-        self.examples("held-out clips", seed, &indices)
+        let clips: Vec<Clip> = self.judged(JUDGED_FROM).map(|index| (index, None)).take(self.scaled(JUDGED)).collect();
+        self.examples("held-out clips", self.split.generator_seed, &clips)
     }
 
-    /// Indices of single-voice clips of the classifier's seed, `each` of every class, in turns.
-    fn balanced(&self, each: usize) -> Vec<u64> {
+    /// Held-out examples on one chord and on one note, in turns: what a steered piece is like.
+    ///
+    /// # Errors
+    /// As [`Session::judge`].
+    pub fn judged_static_examples(&self) -> Result<Vec<Example>, EvaluationError> {
+        let materials = [Harmony::Vamp, Harmony::Unison].map(Some).into_iter().cycle();
+        let clips: Vec<Clip> = self.judged(STATIC_FROM).zip(materials).take(self.scaled(JUDGED / 2)).collect();
+        self.examples("held-out static clips", self.split.generator_seed, &clips)
+    }
+
+    /// Indices of single-voice clips of the held-out seed.
+    fn judged(&self, from: u64) -> impl Iterator<Item = u64> {
+        let seed = self.split.generator_seed;
+        (from..).filter(move |&index| Class::of(&Music::compose(seed, index, PIECE_SECONDS)).is_some())
+    }
+
+    /// Single-voice clips of the classifier's seed, so many of every class and material, in turns.
+    fn balanced(&self) -> Vec<Clip> {
+        let materials: Vec<Option<Harmony>> = EXAMPLES
+            .iter()
+            .flat_map(|(material, count)| vec![*material; self.scaled(*count)])
+            .collect();
         let mut found = vec![Vec::new(); Class::all().len()];
         for index in 0.. {
-            if found.iter().all(|indices| indices.len() >= each) {
+            if found.iter().all(|indices| indices.len() >= materials.len()) {
                 break;
             }
             let Some(class) = Class::of(&Music::compose(self.classifier_seed, index, PIECE_SECONDS)) else { continue };
             found[class.index()].push(index);
         }
-        (0..each).flat_map(|turn| found.iter().filter_map(move |indices| indices.get(turn).copied())).collect()
+        let turn = |(turn, material): (usize, Option<Harmony>)| {
+            found.iter().filter_map(move |indices| Some((*indices.get(turn)?, material))).collect::<Vec<_>>()
+        };
+        materials.iter().copied().enumerate().flat_map(turn).collect()
     }
 
-    fn examples(&self, stage: &str, seed: u64, indices: &[u64]) -> Result<Vec<Example>, EvaluationError> {
+    fn examples(&self, stage: &str, seed: u64, clips: &[Clip]) -> Result<Vec<Example>, EvaluationError> {
         let codec = self.codec()?;
         let renderer = Renderer::open(self.request.soundfont)?;
-        let key = self.render_key(codec.fingerprint(), seed);
+        let mut key = self.render_key(codec.fingerprint(), seed);
+        key.push(stage.to_owned());
         let progress = |done, all| (self.progress)(stage, done, all);
-        self.cache.items("examples", &borrowed(&key), indices.len(), &progress, |i| {
-            let music = Music::compose(seed, indices[i], PIECE_SECONDS);
+        self.cache.items("examples", &borrowed(&key), clips.len(), &progress, |i| {
+            let (index, material) = clips[i];
+            let music = match material {
+                Some(harmony) => Music::compose_of(harmony, seed, index, PIECE_SECONDS),
+                None => Music::compose(seed, index, PIECE_SECONDS),
+            };
             let audio = renderer.music(&music, (PIECE_SECONDS * SAMPLE_RATE as f64) as usize)?;
             let (_, decoded) = codec.round_trip(&audio)?;
             let (first, second) = decoded.split_at(decoded.len() / 2);

@@ -1,10 +1,9 @@
 //! What steering did, from what was heard: how often the target sounds, what it cost, and whether it is still music.
 //! Always against the unsteered pieces of the same prompts and seeds. Pure arithmetic on cached pieces; any thread.
 
-use super::adherence::{Judge, LEAST};
+use super::adherence::{Confusion, Judge, Scores, Trial, class_label, confusions};
 use super::bootstrap;
 use super::chord_ear::hear_chord;
-use super::classes::Class;
 use super::drift::{Embedding, frechet};
 use super::features::without_pitches;
 use super::splits::LabelledPrompt;
@@ -43,20 +42,22 @@ pub struct Liveliness {
 }
 
 /// Whether the prompt is still followed, pair by pair.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PairedAdherence {
     /// Pairs whose prompt asks for a single voice.
     pub pairs: usize,
-    /// Share of the steered pieces in which instrument and texture are both heard.
-    pub steered: f32,
-    /// The same of the unsteered ones.
-    pub unsteered: f32,
-    /// Unsteered minus steered.
+    /// Of the steered pieces.
+    pub steered: Scores,
+    /// Of the unsteered ones.
+    pub unsteered: Scores,
+    /// Share in which instrument and texture are both heard: unsteered minus steered.
     pub drop: f32,
     /// 90 % interval of `drop`, clustered by prompt.
     pub interval: [f32; 2],
     /// Unsteered minus steered, of the mean natural logarithm of the probability of what was asked for.
     pub log_probability_drop: f32,
+    /// What was heard instead in the steered pieces.
+    pub confusions: Vec<Confusion>,
 }
 
 fn mean(values: impl Iterator<Item = f32>) -> f32 {
@@ -169,27 +170,28 @@ impl PairedAdherence {
         unsteered: &[SteeredPiece],
         steered: &[SteeredPiece],
     ) -> Self {
-        let verdict = |piece: &SteeredPiece, wanted: Class| {
-            let heard = judge.hear(piece.heard.features.as_deref());
-            let right = heard.as_ref().is_some_and(|heard| heard.class == wanted);
-            // Silence is as unlikely as anything can be.
-            let log = heard.map_or(LEAST.ln(), |heard| heard.log_probability(wanted));
-            (f32::from(u8::from(right)), log)
-        };
-        let mut pairs = Vec::new();
-        for ((job, plain), moved) in jobs.iter().zip(unsteered).zip(steered) {
+        let (mut plain, mut moved) = (Vec::new(), Vec::new());
+        for ((job, before), after) in jobs.iter().zip(unsteered).zip(steered) {
             let Some(wanted) = prompts.get(job.prompt).and_then(LabelledPrompt::class) else { continue };
-            pairs.push((job.prompt, verdict(plain, wanted), verdict(moved, wanted)));
+            let trial = |piece: &SteeredPiece| Trial {
+                wanted,
+                heard: judge.hear(piece.heard.features.as_deref()),
+                group: job.prompt,
+            };
+            plain.push(trial(before));
+            moved.push(trial(after));
         }
         let drops: Vec<(usize, f32)> =
-            pairs.iter().map(|(prompt, plain, moved)| (*prompt, plain.0 - moved.0)).collect();
+            plain.iter().zip(&moved).map(|(before, after)| (before.group, before.right() - after.right())).collect();
+        let (unsteered, steered) = (Scores::of(&plain), Scores::of(&moved));
         Self {
-            pairs: pairs.len(),
-            steered: mean(pairs.iter().map(|(_, _, moved)| moved.0)),
-            unsteered: mean(pairs.iter().map(|(_, plain, _)| plain.0)),
+            pairs: drops.len(),
             drop: mean(drops.iter().map(|(_, drop)| *drop)),
             interval: bootstrap::interval(&drops),
-            log_probability_drop: mean(pairs.iter().map(|(_, plain, moved)| plain.1 - moved.1)),
+            log_probability_drop: unsteered.log_probability - steered.log_probability,
+            confusions: confusions(&moved, class_label),
+            steered,
+            unsteered,
         }
     }
 }

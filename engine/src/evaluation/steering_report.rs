@@ -1,9 +1,10 @@
 //! The figures of one lane: strengths side by side, adherence pair by pair, the guards against a drone. Worker threads.
 
 use super::EvaluationError;
+use super::adherence::Scores;
 use super::curves::{Chart, Curve, Table};
 use super::drift::{EMBEDDING, SOUND_EMBEDDING};
-use super::report::percent;
+use super::report::{percent, table};
 use super::session::Session;
 use super::steered::{Aim, Protocol, Span, SteeredPiece, Strength, jobs, pieces};
 use super::steering_figures::{Embeddings, Liveliness, OnTarget, PairedAdherence};
@@ -165,8 +166,8 @@ pub fn steering_part(session: &Session, aim: Aim, options: &Options) -> Result<S
         strength: default,
         dominance: last.map_or(0.0, |p| p.on_target.dominance),
         dominance_unsteered: last.map_or(0.0, |p| p.dominance_unsteered),
-        adherence: paired.map_or(0.0, |p| p.steered),
-        adherence_unsteered: paired.map_or(0.0, |p| p.unsteered),
+        adherence: paired.as_ref().map_or(0.0, |p| p.steered.both),
+        adherence_unsteered: paired.as_ref().map_or(0.0, |p| p.unsteered.both),
         adherence_paired: paired,
         embeddings: [EMBEDDING, SOUND_EMBEDDING],
         by_strength,
@@ -289,14 +290,21 @@ impl SteeringReport {
         if let Some(paired) = &self.adherence_paired {
             lines.push(format!(
                 "  prompt heard in {} at {:.2}, unsteered {}: drop {:.3} ({:.3} to {:.3}), log probability {:+.3}, {} pairs",
-                percent(paired.steered),
+                percent(paired.steered.both),
                 self.strength,
-                percent(paired.unsteered),
+                percent(paired.unsteered.both),
                 paired.drop,
                 paired.interval[0],
                 paired.interval[1],
                 -paired.log_probability_drop,
                 paired.pairs
+            ));
+            let parts = |scores: &Scores| [percent(scores.instrument), percent(scores.texture)];
+            let ([instrument, texture], [instrument_before, texture_before]) =
+                (parts(&paired.steered), parts(&paired.unsteered));
+            lines.push(format!(
+                "  instrument {instrument} (unsteered {instrument_before}), texture {texture} ({texture_before}); heard instead: {}",
+                table(&paired.confusions)
             ));
         }
         lines

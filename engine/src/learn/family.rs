@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::LearnError;
+use super::aside;
 use super::axes::{self, Axes, Method, Targets};
 use super::chords::{self, ChordParts};
 use super::folder::{CLIP_SAMPLES, Folder};
@@ -32,6 +33,8 @@ pub struct Request<'a> {
     pub method: Method,
     /// What a chord's direction is made of.
     pub chords: ChordParts,
+    /// Share of what pieces differ in that directions are cleared of, 0 to below 1 (`aside`).
+    pub aside: f64,
     /// What strength 1 injects, as a fraction of each block's mean norm.
     pub full_dose: f32,
     /// Where what was heard is kept.
@@ -98,6 +101,7 @@ pub fn learn(
         "kind": kind.name(),
         "programs": programs,
         "clips": split.count(),
+        "aside": request.aside,
         "level": (targets == Targets::Level).then(|| split.scale()),
         "chords": (request.concept == Concept::Chords).then(|| request.chords.name()),
     });
@@ -113,6 +117,7 @@ pub fn learn(
         }
         _ => axes::learn(&states, &split, targets, request.method, &fitting)?,
     };
+    let axes = aside::clear(&states, &split, axes, request.aside)?;
     let subject = Subject { name: request.concept.name(), classes: names, method: request.method, data };
     Ok(learned(listener, &states, &split, &axes, subject, request.full_dose))
 }
@@ -243,6 +248,7 @@ mod tests {
             instruments: 4,
             method: Method::Mean,
             chords: ChordParts::Whole,
+            aside: 0.0,
             full_dose: 0.5,
             states: &states,
         };
