@@ -11,10 +11,16 @@ use tiller_tests::score::Score;
 use tiller_tests::turn;
 
 /// Name, automatable. Songs and control surfaces refer to these: they never change.
-const FROZEN: [(&str, bool); 13] = [
+const FROZEN: [(&str, bool); 19] = [
     ("note", true),
     ("note_strength", true),
+    ("chord_root", true),
+    ("chord_quality", true),
+    ("chord_strength", true),
+    ("tempo_strength", true),
     ("strength", true),
+    ("attack", true),
+    ("release", true),
     ("temperature", true),
     ("guidance", true),
     ("top_k", true),
@@ -53,6 +59,11 @@ fn texts_mean_the_same_both_ways() -> Outcome<()> {
         ("note", "C"),
         ("note", "F#"),
         ("note", "B"),
+        ("chord_root", "A#"),
+        ("chord_quality", "off"),
+        ("chord_quality", "minor"),
+        ("tempo_strength", "0.500"),
+        ("attack", "0.25 s"),
         ("run", "transport"),
         ("run", "free"),
         ("run", "keys"),

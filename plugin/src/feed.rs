@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tiller_engine::control::{ControlFrame, PitchClass};
+use tiller_engine::control::ControlFrame;
 use tiller_engine::link::{Link, StreamFormat};
 
 use crate::meters::Meters;
 use crate::slack::{Clock, LateMode, SlackClock};
 use crate::store::FrameStore;
 use crate::stream::FrameSource;
+use crate::target::Target;
 
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_micros(200);
@@ -41,8 +42,8 @@ pub struct Feed<C> {
     came: Duration,
     /// Nothing came for so long that waiting has no point until something does.
     gave_up: bool,
-    /// Note targets of the frames sent, by the low bits of piece and index.
-    notes: Vec<(u32, u32, Option<PitchClass>)>,
+    /// Targets of the frames sent, by the low bits of piece and index.
+    targets: Vec<(u32, u32, Target)>,
 }
 
 impl<C: Clock> Feed<C> {
@@ -64,7 +65,7 @@ impl<C: Clock> Feed<C> {
             refused: 0,
             came,
             gave_up: false,
-            notes: vec![(0, 0, None); REMEMBERED],
+            targets: vec![(0, 0, Target::default()); REMEMBERED],
         }
     }
 
@@ -93,7 +94,7 @@ impl<C: Clock> Feed<C> {
     /// is further behind than the queue is long.
     pub fn send(&mut self, control: ControlFrame) {
         let slot = (control.piece as usize * 127 + control.index as usize) % REMEMBERED;
-        self.notes[slot] = (control.piece, control.index, control.lanes.note);
+        self.targets[slot] = (control.piece, control.index, Target::of(&control.lanes));
         if self.flush_end() && self.link.send(control) {
             self.newest = (control.piece, control.index);
         } else {
@@ -112,10 +113,10 @@ impl<C: Clock> Feed<C> {
         }
     }
 
-    /// Target of the note lane in frame `slot` of `piece`.
-    pub fn note(&self, piece: u32, slot: u32) -> Option<PitchClass> {
-        let (of_piece, index, note) = self.notes[(piece as usize * 127 + slot as usize) % REMEMBERED];
-        if (of_piece, index) == (piece, slot) { note } else { None }
+    /// What frame `slot` of `piece` is steered to.
+    pub fn target(&self, piece: u32, slot: u32) -> Target {
+        let (of_piece, index, target) = self.targets[(piece as usize * 127 + slot as usize) % REMEMBERED];
+        if (of_piece, index) == (piece, slot) { target } else { Target::default() }
     }
 
     /// Drops what has arrived and forgets the past.

@@ -53,6 +53,11 @@ pub fn lanes(params: &TillerParams, prompt: u32) -> LaneValues {
     LaneValues {
         note: params.note.value().pitch_class(),
         note_strength: params.note_strength.value(),
+        chord: params.chord(),
+        chord_strength: params.chord_strength.value(),
+        tempo_strength: params.tempo_strength.value(),
+        attack: params.attack.value(),
+        release: params.release.value(),
         strength: params.strength.value(),
         temperature: params.temperature.value(),
         guidance: params.guidance.value(),

@@ -150,7 +150,7 @@ impl Instance {
         let latency_ms = if rate > 0.0 { self.meters.latency() as f32 / rate * 1_000.0 } else { 0.0 };
         Readings {
             sounding: self.meters.is_sounding(),
-            note: self.meters.sounding_note(),
+            target: self.meters.sounding_target(),
             peak: self.meters.take_peaks(),
             late: self.meters.late_frames(),
             skipped: self.meters.skipped_frames(),

@@ -3,7 +3,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use tiller_engine::control::{ControlFrame, Lanes, PitchClass};
+use tiller_engine::control::{Chord, ControlFrame, Lanes, PitchClass};
+
+use crate::midi::Held;
 
 /// Parameter values of one sub-block, as the shell read them from the host.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,6 +14,16 @@ pub struct LaneValues {
     pub note: Option<PitchClass>,
     /// Signed strength of the note lane, [-1, 1].
     pub note_strength: f32,
+    /// Target of the chord lane; held keys override it.
+    pub chord: Option<Chord>,
+    /// Signed strength of the chord lane, [-1, 1].
+    pub chord_strength: f32,
+    /// Slower (below 0) to faster, [-1, 1].
+    pub tempo_strength: f32,
+    /// Seconds in which a new target's dose rises, 0 and up.
+    pub attack: f32,
+    /// Seconds in which the dose of a target that is left falls, 0 and up.
+    pub release: f32,
     /// Master strength, [0, 1].
     pub strength: f32,
     /// Sampling temperature, 0 and up.
@@ -37,6 +49,11 @@ impl Default for LaneValues {
         Self {
             note: None,
             note_strength: 1.0,
+            chord: None,
+            chord_strength: 1.0,
+            tempo_strength: 0.0,
+            attack: 0.0,
+            release: 0.0,
             strength: 1.0,
             temperature: frame.temperature,
             guidance: frame.guidance,
@@ -57,6 +74,10 @@ impl LaneValues {
         };
         Self {
             note_strength: keep(self.note_strength, last.note_strength, -1.0, 1.0),
+            chord_strength: keep(self.chord_strength, last.chord_strength, -1.0, 1.0),
+            tempo_strength: keep(self.tempo_strength, last.tempo_strength, -1.0, 1.0),
+            attack: keep(self.attack, last.attack, 0.0, 60.0),
+            release: keep(self.release, last.release, 0.0, 60.0),
             strength: keep(self.strength, last.strength, 0.0, 1.0),
             temperature: keep(self.temperature, last.temperature, 0.0, 10.0),
             guidance: keep(self.guidance, last.guidance, 0.0, 30.0),
@@ -65,15 +86,25 @@ impl LaneValues {
         }
     }
 
-    /// The control frame of frame `index` of `piece`; `held` is what the keys ask of the note lane.
-    pub fn frame(&self, piece: u32, index: u32, held: Option<PitchClass>) -> ControlFrame {
+    /// The control frame of frame `index` of `piece`; what the keys ask for takes the place of both targets.
+    pub fn frame(&self, piece: u32, index: u32, held: Option<Held>) -> ControlFrame {
+        let (note, chord) = match held {
+            None => (self.note, self.chord),
+            Some(Held::Note(class)) => (Some(class), None),
+            Some(Held::Chord(chord)) => (None, Some(chord)),
+        };
         ControlFrame {
             prompt: self.prompt,
             seed: self.seed,
             lanes: Lanes {
-                note: held.or(self.note),
+                note,
                 note_strength: self.note_strength,
+                chord,
+                chord_strength: self.chord_strength,
+                tempo_strength: self.tempo_strength,
                 strength: self.strength,
+                attack: self.attack,
+                release: self.release,
                 ..Lanes::OFF
             },
             temperature: self.temperature,
@@ -100,12 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn a_held_key_overrides_the_note_and_nothing_else() {
-        let values = LaneValues { note: PitchClass::new(2), note_strength: 0.5, seed: 9, ..LaneValues::default() };
+    fn held_keys_override_both_targets_and_nothing_else() {
+        let chord = Chord::of_class(5);
+        let values =
+            LaneValues { note: PitchClass::new(2), note_strength: 0.5, chord, seed: 9, ..LaneValues::default() };
         let free = values.frame(3, 4, None);
         assert_eq!((free.piece, free.index, free.lanes.note), (3, 4, PitchClass::new(2)));
-        let held = values.frame(3, 4, PitchClass::new(7));
-        assert_eq!(held.lanes.note, PitchClass::new(7));
+        assert_eq!((free.lanes.chord, free.lanes.chord_strength), (chord, 1.0));
+        let held = values.frame(3, 4, PitchClass::new(7).map(Held::Note));
+        assert_eq!((held.lanes.note, held.lanes.chord), (PitchClass::new(7), None));
         assert_eq!((held.lanes.note_strength, held.seed), (0.5, 9));
+        let spelled = Chord::of_class(20);
+        let held = values.frame(3, 4, spelled.map(Held::Chord));
+        assert_eq!((held.lanes.note, held.lanes.chord), (None, spelled));
     }
 }

@@ -15,10 +15,12 @@ pub mod params;
 pub mod processor;
 pub mod resampler;
 pub mod slack;
+pub mod spelling;
 pub mod state;
 pub mod status_line;
 pub mod store;
 pub mod stream;
+pub mod target;
 pub mod transport;
 
 use std::sync::Arc;

@@ -3,9 +3,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use std::sync::atomic::{AtomicBool, AtomicI8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use tiller_engine::control::PitchClass;
+use crate::target::Target;
 
 /// Shared between the `Processor` and the editor (`Arc`). Every access is one relaxed atomic.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Meters {
     waits: AtomicU64,
     latency: AtomicU32,
     sounding: AtomicBool,
-    note: AtomicI8,
+    target: AtomicU16,
 }
 
 impl Default for Meters {
@@ -32,7 +32,7 @@ impl Default for Meters {
             waits: AtomicU64::new(0),
             latency: AtomicU32::new(0),
             sounding: AtomicBool::new(false),
-            note: AtomicI8::new(-1),
+            target: AtomicU16::new(0),
         }
     }
 }
@@ -68,9 +68,9 @@ impl Meters {
         self.sounding.load(Ordering::Relaxed)
     }
 
-    /// Target of the note lane in the frame that is heard now.
-    pub fn sounding_note(&self) -> Option<PitchClass> {
-        u8::try_from(self.note.load(Ordering::Relaxed)).ok().and_then(PitchClass::new)
+    /// What the frame that is heard now is steered to.
+    pub fn sounding_target(&self) -> Target {
+        Target::of_code(self.target.load(Ordering::Relaxed))
     }
 
     pub(crate) fn report_peak(&self, channel: usize, peak: f32) {
@@ -98,9 +98,8 @@ impl Meters {
         self.sounding.store(sounding, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_note(&self, note: Option<PitchClass>) {
-        let code = note.map_or(-1, |note| i8::try_from(note.index()).unwrap_or(-1));
-        self.note.store(code, Ordering::Relaxed);
+    pub(crate) fn set_target(&self, target: Target) {
+        self.target.store(target.code(), Ordering::Relaxed);
     }
 }
 
@@ -116,15 +115,5 @@ mod tests {
         meters.report_peak(0, 0.25);
         assert_eq!(meters.take_peaks(), [0.5, 0.0]);
         assert_eq!(meters.take_peaks(), [0.0, 0.0]);
-    }
-
-    #[test]
-    fn the_note_survives_its_code() {
-        let meters = Meters::default();
-        assert_eq!(meters.sounding_note(), None);
-        meters.set_note(PitchClass::new(11));
-        assert_eq!(meters.sounding_note(), PitchClass::new(11));
-        meters.set_note(None);
-        assert_eq!(meters.sounding_note(), None);
     }
 }

@@ -1,9 +1,11 @@
-//! Held keys on the frame clock: which pitch class the keys ask of the note lane in each frame. Audio thread.
+//! Held keys on the frame clock: which note or chord the keys ask for in each frame. Audio thread.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use tiller_engine::control::PitchClass;
+use tiller_engine::control::{Chord, PitchClass};
+
+use crate::spelling::spelled;
 
 /// A MIDI event that the instrument acts on. The shell maps the host's events to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,20 @@ pub struct TimedEvent {
     pub event: KeyEvent,
 }
 
+/// What the keys ask for: it takes the place of the note lane and of the chord lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// One or two keys, or more that spell no triad: the last of them.
+    Note(PitchClass),
+    /// Three or more.
+    Chord(Chord),
+}
+
 const KEYS: usize = 128;
+
+/// Frames for which a chord outlasts the first of its keys to come up: fingers never leave all at once, and the one that is
+/// last was not meant as a note.
+const FINGERS: u8 = 5;
 
 /// The keys that are down, oldest first, and what this frame saw of them.
 ///
@@ -51,13 +66,17 @@ pub struct Keys {
     held: usize,
     /// The last key that went down in this frame, even if it is up again.
     onset: Option<u8>,
+    /// All that did, one bit each.
+    onsets: u128,
+    /// The chord that was held last, and for how many frames it still stands when fewer keys are down.
+    chord: Option<(Chord, u8)>,
     /// The last key that came up in this frame: it was down for a part of it.
     release: Option<u8>,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { channels: [0; KEYS], order: [0; KEYS], held: 0, onset: None, release: None }
+        Self { channels: [0; KEYS], order: [0; KEYS], held: 0, onset: None, onsets: 0, chord: None, release: None }
     }
 }
 
@@ -71,6 +90,7 @@ impl Keys {
                 self.order[self.held] = key;
                 self.held += 1;
                 self.onset = Some(key);
+                self.onsets |= 1 << key;
             }
             KeyEvent::Off { channel, key } if channel < 16 && usize::from(key) < KEYS => {
                 let down = &mut self.channels[usize::from(key)];
@@ -87,6 +107,7 @@ impl Keys {
                 }
                 self.channels = [0; KEYS];
                 self.held = 0;
+                self.chord = None;
             }
             _ => {}
         }
@@ -97,15 +118,36 @@ impl Keys {
         self.held > 0
     }
 
-    /// What the keys ask of the note lane in the frame that ends now: the last key that went down in it, else the last
-    /// one that is still down, else one that was down for a part of the frame.
-    pub fn frame_note(&self) -> Option<PitchClass> {
-        self.onset.or(self.last()).or(self.release).map(PitchClass::of_key)
+    /// What the keys ask for in the frame that ends now: the chord that those down in it spell, else the last key that went
+    /// down in it, else the last one that is still down, else one that was down for a part of the frame.
+    pub fn frame_target(&self) -> Option<Held> {
+        if let Some(chord) = self.frame_chord() {
+            return Some(Held::Chord(chord));
+        }
+        if let Some((chord, 1..)) = self.chord
+            && self.onset.is_none()
+            && (self.held > 0 || self.release.is_some())
+        {
+            return Some(Held::Chord(chord));
+        }
+        self.onset.or(self.last()).or(self.release).map(PitchClass::of_key).map(Held::Note)
+    }
+
+    /// The chord that the keys of this frame spell.
+    fn frame_chord(&self) -> Option<Chord> {
+        let down = self.order[..self.held].iter().fold(self.onsets, |set, key| set | 1 << key);
+        if down.count_ones() < 3 { None } else { spelled(down) }
     }
 
     /// Forgets what the ended frame saw.
     pub fn next_frame(&mut self) {
+        self.chord = match (self.frame_chord(), self.chord) {
+            (Some(chord), _) => Some((chord, FINGERS)),
+            (None, Some((chord, left))) if self.onset.is_none() && self.held > 0 && left > 0 => Some((chord, left - 1)),
+            _ => None,
+        };
         self.onset = None;
+        self.onsets = 0;
         self.release = None;
     }
 
@@ -126,6 +168,7 @@ impl Keys {
 #[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
 mod tests {
     use super::*;
+    use tiller_engine::control::Quality;
 
     fn on(key: u8) -> KeyEvent {
         KeyEvent::On { channel: 0, key }
@@ -136,7 +179,10 @@ mod tests {
     }
 
     fn note(keys: &Keys) -> Option<&'static str> {
-        keys.frame_note().map(PitchClass::name)
+        match keys.frame_target()? {
+            Held::Note(class) => Some(class.name()),
+            Held::Chord(chord) => panic!("a chord: {chord:?}"),
+        }
     }
 
     #[test]
@@ -178,6 +224,67 @@ mod tests {
         assert!(!keys.any_held());
     }
 
+    fn chord(keys: &Keys) -> Option<(&'static str, Quality)> {
+        match keys.frame_target()? {
+            Held::Chord(chord) => Some((chord.root.name(), chord.quality)),
+            Held::Note(class) => panic!("a note: {}", class.name()),
+        }
+    }
+
+    #[test]
+    fn three_keys_are_a_chord_even_when_shorter_than_a_frame() {
+        let mut keys = Keys::default();
+        [60, 64].iter().for_each(|key| keys.apply(on(*key)));
+        assert_eq!(note(&keys), Some("E"), "two keys are the last note");
+        keys.apply(on(67));
+        assert_eq!(chord(&keys), Some(("C", Quality::Major)));
+        keys.next_frame();
+        [60, 64, 67].iter().for_each(|key| keys.apply(off(*key)));
+        [57, 60, 64].iter().for_each(|key| keys.apply(on(*key)));
+        [57, 60, 64].iter().for_each(|key| keys.apply(off(*key)));
+        assert_eq!(chord(&keys), Some(("A", Quality::Minor)));
+        keys.next_frame();
+        assert_eq!(keys.frame_target(), None);
+    }
+
+    #[test]
+    fn fingers_that_leave_a_chord_one_by_one_play_no_note() {
+        let mut keys = Keys::default();
+        [60, 64, 67].iter().for_each(|key| keys.apply(on(*key)));
+        keys.next_frame();
+        keys.apply(off(64));
+        assert_eq!(chord(&keys), Some(("C", Quality::Major)));
+        keys.next_frame();
+        keys.apply(off(67));
+        assert_eq!(chord(&keys), Some(("C", Quality::Major)));
+        keys.next_frame();
+        keys.apply(off(60));
+        assert_eq!(chord(&keys), Some(("C", Quality::Major)), "the last finger was down for a part of the frame");
+        keys.next_frame();
+        assert_eq!(keys.frame_target(), None);
+    }
+
+    #[test]
+    fn a_finger_that_stays_is_a_note_after_a_while_and_a_new_one_at_once() {
+        let mut keys = Keys::default();
+        [60, 64, 67].iter().for_each(|key| keys.apply(on(*key)));
+        keys.next_frame();
+        [64, 67].iter().for_each(|key| keys.apply(off(*key)));
+        for _ in 0..FINGERS {
+            assert_eq!(chord(&keys), Some(("C", Quality::Major)));
+            keys.next_frame();
+        }
+        assert_eq!(note(&keys), Some("C"));
+        [64, 67].iter().for_each(|key| keys.apply(on(*key)));
+        keys.next_frame();
+        [60, 64, 67].iter().for_each(|key| keys.apply(off(*key)));
+        keys.apply(on(62));
+        assert_eq!(note(&keys), Some("D"));
+        keys.apply(KeyEvent::AllOff);
+        keys.next_frame();
+        assert_eq!(keys.frame_target(), None);
+    }
+
     #[test]
     fn every_key_at_once_and_nonsense() {
         let mut keys = Keys::default();
@@ -188,11 +295,11 @@ mod tests {
         }
         assert_eq!(keys.held, KEYS);
         keys.apply(KeyEvent::On { channel: 200, key: 3 });
-        assert_eq!(note(&keys), Some("G"));
+        assert_eq!(chord(&keys), Some(("C", Quality::Major)), "everything at once holds every chord");
         keys.apply(KeyEvent::AllOff);
         assert!(!keys.any_held());
         keys.next_frame();
-        assert_eq!(note(&keys), None);
+        assert_eq!(keys.frame_target(), None);
     }
 
     #[test]

@@ -5,9 +5,10 @@ pub mod choices;
 use std::sync::Arc;
 
 use nice_plug::prelude::*;
+use tiller_engine::control::Chord;
 use tiller_engine::decoder::sampling::Sampling;
 
-use crate::params::choices::{Late, Latency, Note, Run};
+use crate::params::choices::{ChordQuality, Late, Latency, Note, Root, Run};
 use crate::state::ProjectField;
 
 /// Below this the gain is silence.
@@ -27,9 +28,27 @@ pub struct TillerParams {
     /// Signed strength of the note lane, -1 to 1. It is 1 from the start, so that choosing a note steers at once.
     #[id = "note_strength"]
     pub note_strength: FloatParam,
+    /// Root of the chord lane. Held MIDI keys override it.
+    #[id = "chord_root"]
+    pub chord_root: EnumParam<Root>,
+    /// Quality of the chord lane; off is no chord.
+    #[id = "chord_quality"]
+    pub chord_quality: EnumParam<ChordQuality>,
+    /// Signed strength of the chord lane, -1 to 1; 1 from the start, as that of the note lane.
+    #[id = "chord_strength"]
+    pub chord_strength: FloatParam,
+    /// Slower to faster, -1 to 1.
+    #[id = "tempo_strength"]
+    pub tempo_strength: FloatParam,
     /// Master strength of all lanes, 0 to 1.
     #[id = "strength"]
     pub strength: FloatParam,
+    /// Seconds in which a new target's dose rises, 0 to 8.
+    #[id = "attack"]
+    pub attack: FloatParam,
+    /// Seconds in which the dose of a target that is left falls, 0 to 8.
+    #[id = "release"]
+    pub release: FloatParam,
     /// Sampling temperature, 0 to 2; 0 takes the most likely code.
     #[id = "temperature"]
     pub temperature: FloatParam,
@@ -69,7 +88,13 @@ impl TillerParams {
             project,
             note: EnumParam::new("Note", Note::Off),
             note_strength: stepped("Note strength", 1.0, -1.0, 1.0, 0.001, 3),
+            chord_root: EnumParam::new("Chord root", Root::C),
+            chord_quality: EnumParam::new("Chord", ChordQuality::Off),
+            chord_strength: stepped("Chord strength", 1.0, -1.0, 1.0, 0.001, 3),
+            tempo_strength: stepped("Tempo", 0.0, -1.0, 1.0, 0.001, 3),
             strength: stepped("Strength", 1.0, 0.0, 1.0, 0.001, 3),
+            attack: seconds("Attack"),
+            release: seconds("Release"),
             temperature: stepped("Temperature", Sampling::DEFAULT.temperature, 0.0, 2.0, 0.01, 2),
             guidance: stepped("Guidance", Sampling::DEFAULT.guidance, 1.0, 6.0, 0.01, 2),
             top_k: IntParam::new("Top k", Sampling::DEFAULT.top_k as i32, IntRange::Linear { min: 0, max: 2048 })
@@ -99,6 +124,15 @@ impl TillerParams {
         }
     }
 
+    /// The chord lane's target, or `None` when the lane is off.
+    ///
+    /// # Realtime safety
+    /// Atomic loads and arithmetic.
+    pub fn chord(&self) -> Option<Chord> {
+        let quality = self.chord_quality.value().quality()?;
+        Some(Chord { root: self.chord_root.value().pitch_class()?, quality })
+    }
+
     /// The gain as a factor: exactly 1 at 0 dB and exactly 0 at the bottom.
     ///
     /// # Realtime safety
@@ -107,6 +141,23 @@ impl TillerParams {
         let db = self.gain.value();
         if db <= SILENT_DB { 0.0 } else { util::db_to_gain(db) }
     }
+}
+
+/// Longest attack and release, in seconds: two bars of a slow song.
+const LONGEST: f32 = 8.0;
+
+/// A time: fine where it is short.
+fn seconds(name: &str) -> FloatParam {
+    let range = FloatRange::Skewed { min: 0.0, max: LONGEST, factor: FloatRange::skew_factor(-1.0) };
+    FloatParam::new(name, 0.0, range)
+        .with_step_size(0.01)
+        .with_unit(" s")
+        .with_value_to_string(formatters::v2s_f32_rounded(2))
+        .with_string_to_value(Arc::new(|text| {
+            let number = text.trim().trim_end_matches(['s', 'S']).trim_end();
+            let seconds = number.parse::<f32>().ok().filter(|seconds| seconds.is_finite())?;
+            Some(seconds.clamp(0.0, LONGEST))
+        }))
 }
 
 fn stepped(name: &str, default: f32, min: f32, max: f32, step: f32, digits: usize) -> FloatParam {

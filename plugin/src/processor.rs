@@ -20,6 +20,7 @@ use crate::midi::{KeyEvent, Keys, TimedEvent};
 use crate::output::Timeline;
 use crate::slack::{Clock, LateMode, SlackClock, WallClock};
 use crate::stream::Stream;
+use crate::target::Target;
 use crate::transport::{RunMode, Transport, TransportWatch};
 
 /// Host rates that are taken, samples per second.
@@ -240,7 +241,7 @@ impl<C: Clock> Processor<C> {
         self.watch.reset();
         self.feed.reset();
         self.meters.set_sounding(false);
-        self.meters.set_note(None);
+        self.meters.set_target(Target::default());
     }
 
     /// Applies the events before `end`, and sends the frames that are complete by then. Returns the first event that is
@@ -338,7 +339,7 @@ impl<C: Clock> Processor<C> {
 
     fn send(&mut self, index: u32) {
         let hop = self.settings.latency.hop();
-        self.feed.send(ControlFrame { hop, ..self.lanes.frame(self.piece, index, self.keys.frame_note()) });
+        self.feed.send(ControlFrame { hop, ..self.lanes.frame(self.piece, index, self.keys.frame_target()) });
         self.keys.next_frame();
     }
 
@@ -350,8 +351,8 @@ impl<C: Clock> Processor<C> {
             let [left, right] = &mut self.scratch;
             let (left, right) = (&mut left[..part], &mut right[..part]);
             let heard = self.timeline.render(self.now + done as i64, &mut self.feed, left, right);
-            let note = heard.and_then(|(piece, since)| self.feed.note(piece, self.frames.frame_at(since)));
-            self.meters.set_note(note);
+            let target = heard.map(|(piece, since)| self.feed.target(piece, self.frames.frame_at(since)));
+            self.meters.set_target(target.unwrap_or_default());
             if let [only] = out {
                 for (left, right) in left.iter_mut().zip(right.iter_mut()) {
                     *left = 0.5 * (*left + *right);

@@ -1,15 +1,16 @@
 //! What the engine and the audio thread are doing, in words for a musician. Pure text, made on the UI thread.
 
-use tiller_engine::control::PitchClass;
 use tiller_engine::status::{State, Status};
+
+use crate::target::Target;
 
 /// What the audio thread tells, read once per repaint.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Readings {
     /// A piece is sounding now.
     pub sounding: bool,
-    /// Note target of the newest frame.
-    pub note: Option<PitchClass>,
+    /// What the frame that is heard is steered to.
+    pub target: Target,
     /// Highest sample of each side since the last reading, linear.
     pub peak: [f32; 2],
     /// Frames that were not there in time.

@@ -34,7 +34,7 @@ pub struct MusicLabel {
     pub key: &'static str,
     /// Mode.
     pub mode: Mode,
-    /// Progression, vamp or unison.
+    /// Progression, vamp, unison or medley.
     pub harmony: Harmony,
     /// Mean MIDI velocity that was asked for: 52 to 110.
     pub loudness: i32,

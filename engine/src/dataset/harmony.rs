@@ -97,13 +97,46 @@ pub enum Harmony {
     Vamp,
     /// The tonic in all its octaves, and nothing else.
     Unison,
+    /// Sections of a bar or a few, each in a key and of a material of its own: the instrument is all that stays. What a piece does
+    /// that is steered elsewhere while it sounds.
+    Medley,
+}
+
+/// A stretch of a medley.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Section {
+    /// Its bars, counted from the start of the piece.
+    pub bars: std::ops::Range<usize>,
+    /// Key and mode.
+    pub key: Key,
+    /// Its material; never a medley.
+    pub harmony: Harmony,
+}
+
+impl Section {
+    /// Sections that fill so many bars. Tonics are drawn as steps from that of `key`, so that each class is as likely.
+    pub fn medley(key: Key, bars: usize, random: &mut Random) -> Vec<Self> {
+        let mut sections = Vec::new();
+        let mut from = 0;
+        while from < bars {
+            let to = (from + random.between(1, 3) as usize).min(bars);
+            let mode = if random.chance(0.5) { Mode::Major } else { Mode::Minor };
+            let key = Key { tonic: (key.tonic + random.below(12)) % 12, mode };
+            // Half of them on one note: what is rarest elsewhere and asked for most by steering.
+            let harmony = [Harmony::Unison, Harmony::Unison, Harmony::Vamp, Harmony::Progression][random.below(4)];
+            sections.push(Self { bars: from..to, key, harmony });
+            from = to;
+        }
+        sections
+    }
 }
 
 impl Harmony {
-    /// Of so many pieces in one key, how many are unisons and how many vamps.
+    /// Of so many pieces in one key, how many are unisons, vamps and medleys.
     const ROUND: usize = 40;
     const UNISONS: usize = 1;
     const VAMPS: usize = 3;
+    const MEDLEYS: usize = 10;
 
     /// What the piece of `key` in `turn` is made of; `key` is any number below 24 that stands for the key. Each key has its
     /// share of each material exactly: drawn freely, a few pieces on one note would favour a pitch class.
@@ -113,6 +146,7 @@ impl Harmony {
         match order[place] {
             n if n < Self::UNISONS => Self::Unison,
             n if n < Self::UNISONS + Self::VAMPS => Self::Vamp,
+            n if n < Self::UNISONS + Self::VAMPS + Self::MEDLEYS => Self::Medley,
             _ => Self::Progression,
         }
     }
@@ -120,7 +154,7 @@ impl Harmony {
     /// The pitch classes that a piece in `key` keeps to; none where it may use them all.
     pub fn tones(self, key: Key) -> Vec<usize> {
         match self {
-            Self::Progression => Vec::new(),
+            Self::Progression | Self::Medley => Vec::new(),
             Self::Vamp => key.triad(0).to_vec(),
             Self::Unison => vec![key.tonic],
         }

@@ -1,10 +1,10 @@
 //! Composes one clip from (seed, index): what is played, in which key, how fast, and under which prompt. Any thread.
 
-use super::harmony::{Harmony, Key, Mode, Window};
+use super::harmony::{Harmony, Key, Mode, Section, Window};
 use super::instruments::{INSTRUMENTS, Instrument, players_of};
 use super::prompt::{self, Wording};
 use super::random::Random;
-use super::texture::{Note, Part, Texture};
+use super::texture::{Note, Part, Texture, release_before_repeats};
 use serde::Serialize;
 
 /// One voice of a piece.
@@ -49,6 +49,7 @@ pub struct Music {
 const MUSIC_STREAM: u64 = 1;
 const WORD_STREAM: u64 = 2;
 const KEY_STREAM: u64 = 3;
+const SECTION_STREAM: u64 = 6;
 
 /// How the clips of a data set share out the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -116,9 +117,8 @@ impl Music {
     pub fn compose_as(setting: &Setting, seed: u64, index: u64, seconds: f64) -> Self {
         let Setting { key, harmony, ref tones, bpm } = *setting;
         let mut random = Random::new(seed, index, MUSIC_STREAM);
-        let progressions = key.mode.progressions();
-        let drawn = progressions[random.below(progressions.len())];
-        let progression = if harmony == Harmony::Progression { drawn } else { &[0] };
+        // Drawn as a place: major and minor have equally many, and a medley needs one for each of its sections.
+        let progression = random.below(key.mode.progressions().len());
 
         let drawn = f64::from(random.between(60, 180));
         let bpm = bpm.unwrap_or(drawn);
@@ -127,23 +127,42 @@ impl Music {
         let bars = (beats / 4.0).ceil() as usize + 1;
         let loudness = random.between(52, 110);
         let legato = [0.5, 0.95, 1.0][random.below(5).min(2)];
+        let sections = match harmony {
+            Harmony::Medley => Section::medley(key, bars, &mut Random::new(seed, index, SECTION_STREAM)),
+            _ => vec![Section { bars: 0..bars, key, harmony }],
+        };
 
         let voices: Vec<Voice> = choose_players(&mut random)
             .into_iter()
             .enumerate()
             .map(|(i, (instrument, texture))| {
-                let part = Part {
-                    key,
-                    tones,
-                    progression,
-                    bars,
-                    window: register(texture, i, &mut random),
-                    loudness,
-                    legato,
-                    sustained: instrument.sustained,
-                };
+                let window = register(texture, i, &mut random);
+                // A voice goes on through the sections in its own rhythm and manner: each is written from the same draws.
+                let draws = random.clone();
+                let mut notes = Vec::new();
+                for section in &sections {
+                    let own = section.harmony.tones(section.key);
+                    let part = Part {
+                        key: section.key,
+                        tones: if harmony == Harmony::Medley { &own } else { tones },
+                        progression: match section.harmony {
+                            Harmony::Progression => section.key.mode.progressions()[progression],
+                            _ => &[0],
+                        },
+                        bars,
+                        window,
+                        loudness,
+                        legato,
+                        sustained: instrument.sustained,
+                    };
+                    random = draws.clone();
+                    let here = 4.0 * section.bars.start as f64..4.0 * section.bars.end as f64;
+                    notes
+                        .extend(part.write(texture, &mut random).into_iter().filter(|note| here.contains(&note.start)));
+                }
+                release_before_repeats(&mut notes);
                 let volume = if i == 0 { 110 } else { 84 };
-                Voice { instrument, texture, volume, notes: part.write(texture, &mut random) }
+                Voice { instrument, texture, volume, notes }
             })
             .collect();
 
@@ -259,8 +278,8 @@ mod tests {
     }
 
     #[test]
-    fn one_piece_in_forty_is_on_one_note_and_three_on_one_chord() {
-        let mut counts = HashMap::new();
+    fn of_forty_pieces_one_is_on_one_note_three_on_one_chord_and_ten_are_medleys() {
+        let (mut counts, mut sections) = (HashMap::new(), Vec::new());
         for music in many(4_800) {
             *counts.entry(music.harmony).or_insert(0) += 1;
             let mut classes: Vec<u8> = music.voices.iter().flat_map(|v| &v.notes).map(|note| note.midi % 12).collect();
@@ -270,9 +289,12 @@ mod tests {
                 Harmony::Unison => assert_eq!(classes, [music.key.tonic as u8]),
                 Harmony::Vamp => assert!(classes.iter().all(|c| music.key.triad(0).contains(&usize::from(*c)))),
                 Harmony::Progression => assert!(classes.len() > 1),
+                Harmony::Medley => sections.push(classes.len()),
             }
         }
-        assert_eq!((counts[&Harmony::Unison], counts[&Harmony::Vamp]), (120, 360));
+        assert_eq!((counts[&Harmony::Unison], counts[&Harmony::Vamp], counts[&Harmony::Medley]), (120, 360, 1_200));
+        // Four seconds of them hold more classes than a scale has now and then, which no other piece does.
+        assert!(sections.iter().filter(|classes| **classes > 7).count() > 100);
     }
 
     #[test]

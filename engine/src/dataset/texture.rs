@@ -204,7 +204,7 @@ impl Part<'_> {
 
 /// Ends each note where its pitch is struck again: a MIDI release names only the pitch, so a late one would cut the
 /// new note short.
-fn release_before_repeats(notes: &mut [Note]) {
+pub(super) fn release_before_repeats(notes: &mut [Note]) {
     let mut next = [f64::INFINITY; 128];
     for note in notes.iter_mut().rev() {
         let again = &mut next[usize::from(note.midi) % 128];

@@ -418,10 +418,8 @@ impl<'a> Session<'a> {
 
     /// Single-voice clips of the classifier's seed, so many of every class and material, in turns.
     fn balanced(&self) -> Vec<Clip> {
-        let materials: Vec<Option<Harmony>> = EXAMPLES
-            .iter()
-            .flat_map(|(material, count)| vec![*material; self.scaled(*count)])
-            .collect();
+        let materials: Vec<Option<Harmony>> =
+            EXAMPLES.iter().flat_map(|(material, count)| vec![*material; self.scaled(*count)]).collect();
         let mut found = vec![Vec::new(); Class::all().len()];
         for index in 0.. {
             if found.iter().all(|indices| indices.len() >= materials.len()) {

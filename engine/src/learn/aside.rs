@@ -22,16 +22,14 @@ pub fn axes_aside(states: &States, split: &Split, block: usize, share: f64) -> R
     for (clip, label) in split.part(Part::Train) {
         let Some(piece) = label.piece else { continue };
         let state = states.features(block, std::iter::once(clip));
-        let (sum, count) =
-            pieces.entry((label.group, piece)).or_insert_with(|| (vec![0.0; states.hidden], 0.0));
+        let (sum, count) = pieces.entry((label.group, piece)).or_insert_with(|| (vec![0.0; states.hidden], 0.0));
         sum.iter_mut().zip(&state).for_each(|(sum, x)| *sum += f64::from(*x));
         *count += 1.0;
     }
     if pieces.len() < 2 {
         return Ok(Vec::new());
     }
-    let mut rows: Vec<f64> =
-        pieces.values().flat_map(|(sum, count)| sum.iter().map(move |x| x / count)).collect();
+    let mut rows: Vec<f64> = pieces.values().flat_map(|(sum, count)| sum.iter().map(move |x| x / count)).collect();
     let count = pieces.len() as f64;
     let mut mean = vec![0.0; states.hidden];
     rows.chunks_exact(states.hidden).for_each(|row| mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x / count));
@@ -111,8 +109,7 @@ mod tests {
         let aside = axes_aside(&states, &split, 0, 0.9).expect("finite");
         assert_eq!(aside.len(), 1);
         assert!(aside[0][5].abs() > 0.999, "{aside:?}");
-        let learned =
-            axes::learn(&states, &split, Targets::Classes(3), Method::Mean, &|_, _| ()).expect("learns");
+        let learned = axes::learn(&states, &split, Targets::Classes(3), Method::Mean, &|_, _| ()).expect("learns");
         assert!(learned.axes[1][0].direction[5] > 0.15);
         let cleared = clear(&states, &split, learned.clone(), 0.9).expect("clears");
         let axis = &cleared.axes[1][0];

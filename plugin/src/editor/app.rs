@@ -1,4 +1,4 @@
-//! What the window shows, top to bottom: model, prompt, note keys, strengths and sampling, output, status. UI thread;
+//! What the window shows, top to bottom: model, prompt, note keys, chord pad, what all lanes share, sampling and output, status. UI thread;
 //! nothing here waits for the engine.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use tiller_engine::precision::Precision;
 
 use crate::editor::meter::Meter;
-use crate::editor::{keys, slider, theme};
+use crate::editor::{chords, keys, slider, theme};
 use crate::instance::Instance;
 use crate::params::TillerParams;
 use crate::state::document::{FileReference, LONGEST_PROMPT};
@@ -27,7 +27,7 @@ const CALM: Duration = Duration::from_millis(500);
 /// Height of the note keys in a window of the default size; what is to spare goes to them.
 const KEYS: f32 = 92.0;
 /// Height of everything between header and status at that.
-const CONTENTS: f32 = 540.0;
+const CONTENTS: f32 = 620.0;
 
 /// The contents of one window.
 pub struct App {
@@ -88,10 +88,23 @@ impl App {
         egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| {
             group(ui, "Prompt", |ui| self.prompt_row(ui));
             let params = self.params.clone();
-            group(ui, "Steer to a note", |ui| {
-                keys::keys(ui, &params, setter, readings.note, KEYS + spare);
-                slider::slider(ui, &params.note_strength, setter, theme::STEER);
-                slider::slider(ui, &params.strength, setter, theme::STEER);
+            ui.columns(2, |columns| {
+                group(&mut columns[0], "Steer to a note", |ui| {
+                    keys::keys(ui, &params, setter, readings.target, KEYS + spare);
+                    slider::slider(ui, &params.note_strength, setter, theme::STEER);
+                });
+                group(&mut columns[1], "Steer to a chord", |ui| {
+                    chords::chords(ui, &params, setter, readings.target.chord, KEYS + spare);
+                    slider::slider(ui, &params.chord_strength, setter, theme::STEER);
+                });
+            });
+            group(ui, "All lanes", |ui| {
+                ui.columns(2, |columns| {
+                    slider::slider(&mut columns[0], &params.strength, setter, theme::STEER);
+                    slider::slider(&mut columns[1], &params.tempo_strength, setter, theme::STEER);
+                    slider::slider(&mut columns[0], &params.attack, setter, theme::STEER);
+                    slider::slider(&mut columns[1], &params.release, setter, theme::STEER);
+                });
             });
             ui.columns(2, |columns| {
                 group(&mut columns[0], "Sampling", |ui| sampling(ui, &params, setter));

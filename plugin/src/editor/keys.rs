@@ -1,22 +1,24 @@
 //! Twelve keys and "off" for the note lane: the chosen target is filled, what a held MIDI key steers to is ringed. UI thread.
 
-use egui::{Align2, FontId, Rect, Sense, Stroke, StrokeKind, Ui, pos2, vec2};
+use egui::{Rect, Sense, Ui, pos2, vec2};
 use nice_plug::context::gui::ParamSetter;
 use nice_plug::prelude::Param;
 use tiller_engine::control::PitchClass;
 
+use crate::editor::cell::Cell;
 use crate::editor::{slider, theme};
 use crate::params::TillerParams;
 use crate::params::choices::Note;
+use crate::target::Target;
 
 const OFF_WIDTH: f32 = 64.0;
 /// Pitch classes of the seven white keys, and of the black keys with the white key that they follow.
 const WHITE: [u8; 7] = [0, 2, 4, 5, 7, 9, 11];
 const BLACK: [(u8, usize); 5] = [(1, 0), (3, 1), (6, 3), (8, 4), (10, 5)];
 
-/// Draws the keys over the whole width that is left, `height` points high. `sounding` is the target of the frame that is
-/// heard now.
-pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, sounding: Option<PitchClass>, height: f32) {
+/// Draws the keys over the whole width that is left, `height` points high. `sounding` is what the frame is steered to that is
+/// heard now: the tones of a chord are ringed too.
+pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, sounding: Target, height: f32) {
     let (place, _) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
     let off = Rect::from_min_size(place.min, vec2(OFF_WIDTH, height));
     key(ui, params, setter, off, Note::Off, "off", false, false);
@@ -46,11 +48,11 @@ fn pitch_key(
     setter: &ParamSetter<'_>,
     rect: Rect,
     class: u8,
-    sounding: Option<PitchClass>,
+    sounding: Target,
     black: bool,
 ) {
     let Some(class) = PitchClass::new(class) else { return };
-    key(ui, params, setter, rect, Note::of(Some(class)), class.name(), sounding == Some(class), black);
+    key(ui, params, setter, rect, Note::of(Some(class)), class.name(), sounding.holds(class), black);
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -64,25 +66,21 @@ fn key(
     sounding: bool,
     black: bool,
 ) {
-    let response = ui.interact(rect, ui.scope_id().with(("key", name)), Sense::click());
     let chosen = params.note.value() == note;
-    if response.clicked() {
+    let off = note == Note::Off;
+    let cell = Cell {
+        rect,
+        text_at: if off { rect.center() } else { rect.center_bottom() - vec2(0.0, 12.0) },
+        name,
+        chosen,
+        sounding,
+        fill: if black { theme::GROUND } else { theme::LINE },
+        accent: if off { theme::QUIET } else { theme::STEER },
+        size: 13.0,
+    };
+    if cell.show(ui, ui.scope_id().with(("key", name))) {
         // A second click on the chosen key switches the lane off again.
         let note = if chosen { Note::Off } else { note };
         slider::once(setter, &params.note, params.note.preview_normalized(note));
     }
-    let (mut fill, mut ink) = match (chosen, black) {
-        (true, _) if note == Note::Off => (theme::QUIET, theme::GROUND),
-        (true, _) => (theme::STEER, theme::GROUND),
-        (false, true) => (theme::GROUND, theme::TEXT),
-        (false, false) => (theme::LINE, theme::TEXT),
-    };
-    if response.hovered() && !chosen {
-        fill = fill.lerp_to_gamma(theme::STEER, 0.25);
-        ink = theme::TEXT;
-    }
-    let stroke = if sounding { Stroke::new(2.5, theme::STEER) } else { Stroke::new(1.0, theme::PANEL) };
-    ui.painter().rect(rect, theme::ROUND, fill, stroke, StrokeKind::Inside);
-    let foot = if note == Note::Off { rect.center() } else { rect.center_bottom() - vec2(0.0, 12.0) };
-    ui.painter().text(foot, Align2::CENTER_CENTER, name, FontId::proportional(13.0), ink);
 }

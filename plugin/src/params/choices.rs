@@ -1,7 +1,7 @@
 //! The parameters that are a choice out of a list. Texts are what hosts show and accept; ids are what projects store.
 
 use nice_plug::prelude::Enum;
-use tiller_engine::control::PitchClass;
+use tiller_engine::control::{PitchClass, Quality};
 
 /// Target of the note lane.
 #[derive(Enum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,115 @@ impl Note {
     }
 }
 
+/// Root of the chord lane.
+#[derive(Enum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// Pitch class 0.
+    #[id = "c"]
+    #[name = "C"]
+    C,
+    /// Pitch class 1.
+    #[id = "c-sharp"]
+    #[name = "C#"]
+    CSharp,
+    /// Pitch class 2.
+    #[id = "d"]
+    #[name = "D"]
+    D,
+    /// Pitch class 3.
+    #[id = "d-sharp"]
+    #[name = "D#"]
+    DSharp,
+    /// Pitch class 4.
+    #[id = "e"]
+    #[name = "E"]
+    E,
+    /// Pitch class 5.
+    #[id = "f"]
+    #[name = "F"]
+    F,
+    /// Pitch class 6.
+    #[id = "f-sharp"]
+    #[name = "F#"]
+    FSharp,
+    /// Pitch class 7.
+    #[id = "g"]
+    #[name = "G"]
+    G,
+    /// Pitch class 8.
+    #[id = "g-sharp"]
+    #[name = "G#"]
+    GSharp,
+    /// Pitch class 9.
+    #[id = "a"]
+    #[name = "A"]
+    A,
+    /// Pitch class 10.
+    #[id = "a-sharp"]
+    #[name = "A#"]
+    ASharp,
+    /// Pitch class 11.
+    #[id = "b"]
+    #[name = "B"]
+    B,
+}
+
+/// Quality of the chord lane.
+#[derive(Enum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChordQuality {
+    /// The chord lane does not steer.
+    #[id = "off"]
+    #[name = "off"]
+    Off,
+    /// Root, major third, fifth.
+    #[id = "major"]
+    #[name = "major"]
+    Major,
+    /// Root, minor third, fifth.
+    #[id = "minor"]
+    #[name = "minor"]
+    Minor,
+    /// Root, minor third, lowered fifth.
+    #[id = "diminished"]
+    #[name = "diminished"]
+    Diminished,
+    /// Root, major third, raised fifth.
+    #[id = "augmented"]
+    #[name = "augmented"]
+    Augmented,
+}
+
+impl Root {
+    /// The pitch class.
+    ///
+    /// # Realtime safety
+    /// Pure arithmetic.
+    pub fn pitch_class(self) -> Option<PitchClass> {
+        PitchClass::new(self.to_index() as u8)
+    }
+
+    /// The choice of a pitch class.
+    pub fn of(class: PitchClass) -> Self {
+        Self::from_index(class.index())
+    }
+}
+
+impl ChordQuality {
+    /// The quality, or `None` when the lane is off.
+    ///
+    /// # Realtime safety
+    /// Pure arithmetic.
+    pub const fn quality(self) -> Option<Quality> {
+        match self {
+            Self::Off => None,
+            Self::Major => Some(Quality::Major),
+            Self::Minor => Some(Quality::Minor),
+            Self::Diminished => Some(Quality::Diminished),
+            Self::Augmented => Some(Quality::Augmented),
+        }
+    }
+}
+
 /// When the instrument sounds.
 #[derive(Enum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
@@ -140,5 +249,17 @@ mod tests {
             assert_eq!(Note::variants()[note.to_index()], *name);
         }
         assert_eq!(Note::of(None), Note::Off);
+    }
+
+    #[test]
+    fn roots_and_qualities_are_named_as_the_engine_names_them() {
+        for (index, name) in PitchClass::NAMES.iter().enumerate() {
+            let Some(class) = PitchClass::new(index as u8) else { panic!("{index} is a class") };
+            assert_eq!((Root::of(class).pitch_class(), Root::variants()[index]), (Some(class), *name));
+        }
+        for (index, name) in ChordQuality::variants().iter().enumerate().skip(1) {
+            assert_eq!(ChordQuality::from_index(index).quality().map(Quality::name), Some(*name));
+        }
+        assert_eq!(ChordQuality::Off.quality(), None);
     }
 }

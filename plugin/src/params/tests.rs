@@ -26,7 +26,13 @@ fn ids_are_frozen() {
     let frozen = [
         "note",
         "note_strength",
+        "chord_root",
+        "chord_quality",
+        "chord_strength",
+        "tempo_strength",
         "strength",
+        "attack",
+        "release",
         "temperature",
         "guidance",
         "top_k",
@@ -43,6 +49,11 @@ fn ids_are_frozen() {
         Note::ids(),
         Some(&["off", "c", "c-sharp", "d", "d-sharp", "e", "f", "f-sharp", "g", "g-sharp", "a", "a-sharp", "b",][..])
     );
+    assert_eq!(
+        Root::ids(),
+        Some(&["c", "c-sharp", "d", "d-sharp", "e", "f", "f-sharp", "g", "g-sharp", "a", "a-sharp", "b"][..])
+    );
+    assert_eq!(ChordQuality::ids(), Some(&["off", "major", "minor", "diminished", "augmented"][..]));
     assert_eq!(Run::ids(), Some(&["transport", "free", "keys"][..]));
     assert_eq!(Late::ids(), Some(&["auto", "wait", "fade"][..]));
     assert_eq!(Latency::ids(), Some(&["tight", "safe", "frames"][..]));
@@ -83,7 +94,17 @@ fn texts_are_what_people_write() {
 #[test]
 fn values_survive_the_hosts_normalised_floats() {
     let params = params();
-    for param in [&params.note_strength, &params.strength, &params.temperature, &params.guidance, &params.gain] {
+    for param in [
+        &params.note_strength,
+        &params.chord_strength,
+        &params.tempo_strength,
+        &params.attack,
+        &params.release,
+        &params.strength,
+        &params.temperature,
+        &params.guidance,
+        &params.gain,
+    ] {
         let default = param.default_plain_value();
         assert_eq!(param.preview_plain(param.preview_normalized(default)), default, "{}", param.name());
     }

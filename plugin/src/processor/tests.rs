@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tiller_engine::control::{ControlKind, PitchClass};
+use tiller_engine::control::{Chord, ControlKind, PitchClass, Quality};
 use tiller_engine::link::link;
 
 use super::script::{FORMAT, SimClock, World, sample};
 use super::*;
+use crate::midi::Held;
 
 struct Rig {
     processor: Processor<SimClock>,
@@ -304,7 +305,7 @@ fn keys_mode_sounds_from_key_to_release() {
     let latency = rig.latency();
     let (start, stop) = (latency + 1_123, latency + 10_017);
     assert!(rig.left[..start].iter().all(|sample| *sample == 0.0));
-    let heard = LaneValues::default().frame(1, 0, PitchClass::new(0));
+    let heard = LaneValues::default().frame(1, 0, PitchClass::new(0).map(Held::Note));
     assert_eq!(rig.left[start], sample(&heard, 0, 0));
     assert!(rig.left[stop - 400..stop - 200].iter().all(|sample| *sample != 0.0));
     assert!(rig.left[stop..].iter().all(|sample| *sample == 0.0));
@@ -549,11 +550,37 @@ fn the_note_that_is_heard_is_shown() {
     for _ in 0..10 {
         rig.live(&block);
     }
-    assert_eq!(rig.meters.sounding_note(), None, "not heard yet");
+    assert_eq!(rig.meters.sounding_target().note, None, "not heard yet");
     for _ in 0..30 {
         rig.live(&block);
     }
-    assert_eq!(rig.meters.sounding_note(), PitchClass::new(5));
+    assert_eq!(rig.meters.sounding_target().note, PitchClass::new(5));
+}
+
+#[test]
+fn three_keys_steer_to_their_chord_and_letting_go_gives_the_lanes_back() {
+    let mut rig = rig(32_000.0, 320, 8.0);
+    let on = |key| TimedEvent { offset: 0, event: KeyEvent::On { channel: 0, key } };
+    let off = |key| TimedEvent { offset: 0, event: KeyEvent::Off { channel: 0, key } };
+    for index in 0..100 {
+        let events = match index {
+            20 => vec![on(57), on(60), on(64)],
+            60 => vec![off(57), off(60), off(64)],
+            _ => vec![],
+        };
+        let mut block = playing(320);
+        block.lanes =
+            LaneValues { note: PitchClass::new(2), chord: Chord::of_class(0), tempo_strength: 0.5, ..block.lanes };
+        block.events = &events;
+        rig.live(&block);
+    }
+    let log = rig.world.log();
+    let lanes = |index: u32| log.iter().find(|c| c.index == index).map(|c| (c.lanes.note, c.lanes.chord));
+    assert_eq!(lanes(5), Some((PitchClass::new(2), Chord::of_class(0))));
+    let a_minor = Chord { root: PitchClass::of_key(69), quality: Quality::Minor };
+    assert_eq!(lanes(15), Some((None, Some(a_minor))));
+    assert_eq!(lanes(40), Some((PitchClass::new(2), Chord::of_class(0))));
+    assert!(log.iter().filter(|c| c.kind == ControlKind::Frame).all(|c| c.lanes.tempo_strength == 0.5));
 }
 
 #[test]
