@@ -11,7 +11,7 @@ use tiller_tests::score::Score;
 use tiller_tests::turn;
 
 /// Name, automatable. Songs and control surfaces refer to these: they never change.
-const FROZEN: [(&str, bool); 19] = [
+const FROZEN: [(&str, bool); 20] = [
     ("note", true),
     ("note_strength", true),
     ("chord_root", true),
@@ -26,6 +26,7 @@ const FROZEN: [(&str, bool); 19] = [
     ("top_k", true),
     ("seed", true),
     ("gain", true),
+    ("quantise", true),
     ("run", true),
     ("late", false),
     ("latency", false),
@@ -64,6 +65,7 @@ fn texts_mean_the_same_both_ways() -> Outcome<()> {
         ("chord_quality", "minor"),
         ("tempo_strength", "0.500"),
         ("attack", "0.25 s"),
+        ("quantise", "bar"),
         ("run", "transport"),
         ("run", "free"),
         ("run", "keys"),

@@ -10,7 +10,8 @@ use crate::lanes::LaneValues;
 use crate::latency::LatencySetting;
 use crate::midi::{KeyEvent, TimedEvent};
 use crate::params::TillerParams;
-use crate::params::choices::{Late, Latency, Run};
+use crate::params::choices::{Late, Latency, Quantise, Run};
+use crate::quantise::Grid;
 use crate::slack::LateMode;
 use crate::transport::{RunMode, Transport};
 
@@ -24,6 +25,11 @@ pub fn transport(host: &HostTransport) -> Transport {
         tempo: finite(host.tempo),
         pos_samples: host.pos_samples.or_else(|| finite(host.pos_seconds).map(samples)),
         pos_beats: finite(host.pos_beats),
+        bar_start_beats: finite(host.bar_start_pos_beats),
+        bar_beats: match (host.time_sig_numerator, host.time_sig_denominator) {
+            (Some(beats @ 1..), Some(unit @ 1..)) => Some(4.0 * f64::from(beats) / f64::from(unit)),
+            _ => None,
+        },
         loop_start_samples: (host.loop_range_samples.map(|(start, _)| start))
             .or_else(|| finite(host.loop_range_seconds.map(|(start, _)| start)).map(samples)),
         loop_start_beats: finite(host.loop_range_beats.map(|(start, _)| start)),
@@ -75,6 +81,15 @@ pub fn run(params: &TillerParams) -> RunMode {
         Run::Transport => RunMode::Transport,
         Run::Free => RunMode::Free,
         Run::Keys => RunMode::Keys,
+    }
+}
+
+/// The `quantise` parameter.
+pub fn grid(params: &TillerParams) -> Grid {
+    match params.quantise.value() {
+        Quantise::Off => Grid::Off,
+        Quantise::Beat => Grid::Beat,
+        Quantise::Bar => Grid::Bar,
     }
 }
 
@@ -140,6 +155,11 @@ mod tests {
         host.loop_range_seconds = Some((0.5, 2.0));
         let seen = transport(&host);
         assert_eq!((seen.pos_samples, seen.loop_start_samples), (Some(72_000), Some(24_000)));
+        assert_eq!((seen.bar_start_beats, seen.bar_beats), (None, None));
+        (host.bar_start_pos_beats, host.time_sig_numerator, host.time_sig_denominator) = (Some(3.0), Some(6), Some(8));
+        assert_eq!((transport(&host).bar_start_beats, transport(&host).bar_beats), (Some(3.0), Some(3.0)));
+        host.time_sig_denominator = Some(0);
+        assert_eq!(transport(&host).bar_beats, None);
         host.pos_samples = Some(7);
         assert_eq!(transport(&host).pos_samples, Some(7));
         host.pos_samples = None;

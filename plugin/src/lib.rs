@@ -13,6 +13,7 @@ pub mod midi;
 pub mod output;
 pub mod params;
 pub mod processor;
+pub mod quantise;
 pub mod resampler;
 pub mod slack;
 pub mod spelling;
@@ -166,6 +167,7 @@ impl Plugin for Tiller {
             transport: host::transport(context.transport()),
             lanes: host::lanes(&self.params, self.instance.handle.prompt_generation()),
             run: host::run(&self.params),
+            grid: host::grid(&self.params),
             late: host::late(&self.params),
             latency: host::latency(&self.params),
             offline: self.offline,

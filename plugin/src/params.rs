@@ -8,7 +8,7 @@ use nice_plug::prelude::*;
 use tiller_engine::control::Chord;
 use tiller_engine::decoder::sampling::Sampling;
 
-use crate::params::choices::{ChordQuality, Late, Latency, Note, Root, Run};
+use crate::params::choices::{ChordQuality, Late, Latency, Note, Quantise, Root, Run};
 use crate::state::ProjectField;
 
 /// Below this the gain is silence.
@@ -64,6 +64,9 @@ pub struct TillerParams {
     /// Output gain in dB, -60 (silence) to 12.
     #[id = "gain"]
     pub gain: FloatParam,
+    /// Whether new targets wait for the host's beat or bar.
+    #[id = "quantise"]
+    pub quantise: EnumParam<Quantise>,
     /// When the instrument sounds.
     #[id = "run"]
     pub run: EnumParam<Run>,
@@ -116,6 +119,7 @@ impl TillerParams {
                     let db = number.parse::<f32>().ok().filter(|db| !db.is_nan())?;
                     Some(db.clamp(SILENT_DB, 12.0))
                 })),
+            quantise: EnumParam::new("Quantise", Quantise::Off),
             run: EnumParam::new("Run", Run::Transport),
             late: EnumParam::new("Late", Late::Auto).non_automatable(),
             latency: EnumParam::new("Latency", Latency::Safe).non_automatable(),

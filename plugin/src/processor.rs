@@ -18,6 +18,7 @@ use crate::latency::{self, LatencySetting};
 use crate::meters::Meters;
 use crate::midi::{KeyEvent, Keys, TimedEvent};
 use crate::output::Timeline;
+use crate::quantise::{Grid, Quantiser};
 use crate::slack::{Clock, LateMode, SlackClock, WallClock};
 use crate::stream::Stream;
 use crate::target::Target;
@@ -53,6 +54,8 @@ pub struct Block<'a> {
     pub lanes: LaneValues,
     /// The `run` parameter.
     pub run: RunMode,
+    /// The `quantise` parameter.
+    pub grid: Grid,
     /// The `late` parameter.
     pub late: LateMode,
     /// The `latency` parameter; a change counts from the next anchor.
@@ -105,6 +108,8 @@ pub struct Processor<C = WallClock> {
     frames: FrameClock,
     timeline: Timeline,
     watch: TransportWatch,
+    quantiser: Quantiser,
+    grid: Grid,
     keys: Keys,
     meters: Arc<Meters>,
     settings: ProcessorSettings,
@@ -162,6 +167,8 @@ impl<C: Clock> Processor<C> {
             frames: FrameClock::new(format, rate),
             timeline: Timeline::new(stream, rate),
             watch: TransportWatch::new(rate),
+            quantiser: Quantiser::default(),
+            grid: Grid::Off,
             keys: Keys::default(),
             meters,
             settings,
@@ -193,6 +200,7 @@ impl<C: Clock> Processor<C> {
     /// As the type says.
     pub fn process(&mut self, block: &Block, out: &mut [&mut [f32]]) {
         self.lanes = block.lanes.repaired(&self.lanes);
+        self.grid = block.grid;
         if block.latency != self.settings.latency {
             self.settings.latency = block.latency;
             self.meters.set_latency(self.latency());
@@ -308,6 +316,7 @@ impl<C: Clock> Processor<C> {
         if self.timeline.begin(number, anchor, i64::from(self.latency())) {
             self.piece = number;
             self.running = Some(Running { anchor, index: 0 });
+            self.quantiser.begin();
         }
     }
 
@@ -339,7 +348,12 @@ impl<C: Clock> Processor<C> {
 
     fn send(&mut self, index: u32) {
         let hop = self.settings.latency.hop();
-        self.feed.send(ControlFrame { hop, ..self.lanes.frame(self.piece, index, self.keys.frame_target()) });
+        let mut control = self.lanes.frame(self.piece, index, self.keys.frame_target());
+        let end = self.running.map_or(0, |running| running.anchor) + self.frames.boundary(index + 1);
+        let place = self.watch.place(&self.transport, end - self.now);
+        let target = self.quantiser.target(self.grid, place, Target::of(&control.lanes));
+        (control.lanes.note, control.lanes.chord) = (target.note, target.chord);
+        self.feed.send(ControlFrame { hop, ..control });
         self.keys.next_frame();
     }
 

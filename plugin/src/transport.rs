@@ -3,6 +3,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+use crate::quantise::SongPlace;
+
 /// The `run` parameter: what makes the instrument sound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RunMode {
@@ -26,6 +28,10 @@ pub struct Transport {
     pub pos_samples: Option<i64>,
     /// Song position, quarter notes.
     pub pos_beats: Option<f64>,
+    /// Where the bar began, quarter notes.
+    pub bar_start_beats: Option<f64>,
+    /// Length of a bar, quarter notes.
+    pub bar_beats: Option<f64>,
     /// Start of the active loop, host samples.
     pub loop_start_samples: Option<i64>,
     /// Start of the active loop, quarter notes.
@@ -94,6 +100,19 @@ impl TransportWatch {
         }
         self.agree(transport);
         Some(0)
+    }
+
+    /// Where the song is `after` samples from the start of the sub-block that was observed; `None` while it stands still or the
+    /// host tells no beats.
+    pub fn place(&self, transport: &Transport, after: i64) -> Option<SongPlace> {
+        let (beats, tempo) = (self.beats?, self.tempo?);
+        if !self.playing {
+            return None;
+        }
+        // From the last position that was where it should be: some hosts repeat a block's position in its parts.
+        let beat = beats + (self.elapsed + after) as f64 / self.rate * tempo / 60.0;
+        let bar_length = transport.bar_beats.unwrap_or(4.0);
+        Some(SongPlace { beat, bar_start: transport.bar_start_beats.unwrap_or(0.0), bar_length })
     }
 
     /// Counts the samples of the sub-block that was observed.

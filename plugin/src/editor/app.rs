@@ -27,7 +27,7 @@ const CALM: Duration = Duration::from_millis(500);
 /// Height of the note keys in a window of the default size; what is to spare goes to them.
 const KEYS: f32 = 92.0;
 /// Height of everything between header and status at that.
-const CONTENTS: f32 = 620.0;
+const CONTENTS: f32 = 650.0;
 
 /// The contents of one window.
 pub struct App {
@@ -104,6 +104,7 @@ impl App {
                     slider::slider(&mut columns[1], &params.tempo_strength, setter, theme::STEER);
                     slider::slider(&mut columns[0], &params.attack, setter, theme::STEER);
                     slider::slider(&mut columns[1], &params.release, setter, theme::STEER);
+                    chooser(&mut columns[0], &params.quantise, setter);
                 });
             });
             ui.columns(2, |columns| {

@@ -184,6 +184,23 @@ impl ChordQuality {
     }
 }
 
+/// Whether new targets wait for the host's time.
+#[derive(Enum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantise {
+    /// They move at once.
+    #[id = "off"]
+    #[name = "off"]
+    Off,
+    /// On the next quarter note.
+    #[id = "beat"]
+    #[name = "beat"]
+    Beat,
+    /// On the next bar.
+    #[id = "bar"]
+    #[name = "bar"]
+    Bar,
+}
+
 /// When the instrument sounds.
 #[derive(Enum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {

@@ -38,6 +38,7 @@ fn ids_are_frozen() {
         "top_k",
         "seed",
         "gain",
+        "quantise",
         "run",
         "late",
         "latency",
@@ -54,6 +55,7 @@ fn ids_are_frozen() {
         Some(&["c", "c-sharp", "d", "d-sharp", "e", "f", "f-sharp", "g", "g-sharp", "a", "a-sharp", "b"][..])
     );
     assert_eq!(ChordQuality::ids(), Some(&["off", "major", "minor", "diminished", "augmented"][..]));
+    assert_eq!(Quantise::ids(), Some(&["off", "beat", "bar"][..]));
     assert_eq!(Run::ids(), Some(&["transport", "free", "keys"][..]));
     assert_eq!(Late::ids(), Some(&["auto", "wait", "fade"][..]));
     assert_eq!(Latency::ids(), Some(&["tight", "safe", "frames"][..]));

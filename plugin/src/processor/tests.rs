@@ -36,6 +36,7 @@ fn playing(samples: usize) -> Block<'static> {
         transport: Transport { playing: true, tempo: Some(120.0), ..Transport::default() },
         lanes: LaneValues::default(),
         run: RunMode::Transport,
+        grid: Grid::Off,
         late: LateMode::Auto,
         latency: LatencySetting::Tight,
         events: &[],
@@ -581,6 +582,29 @@ fn three_keys_steer_to_their_chord_and_letting_go_gives_the_lanes_back() {
     assert_eq!(lanes(15), Some((None, Some(a_minor))));
     assert_eq!(lanes(40), Some((PitchClass::new(2), Chord::of_class(0))));
     assert!(log.iter().filter(|c| c.kind == ControlKind::Frame).all(|c| c.lanes.tempo_strength == 0.5));
+}
+
+#[test]
+fn quantised_targets_wait_for_the_beat_and_not_for_the_block() {
+    // 32 kHz, frames of 640 samples; at 120 beats a minute a beat has 16,000 samples, 25 frames.
+    let frames_on = |size: usize| {
+        let mut rig = rig(32_000.0, 640, 8.0);
+        for start in (0..64_000).step_by(size) {
+            let mut block = playing(size);
+            block.grid = Grid::Beat;
+            block.transport.pos_samples = Some(start as i64);
+            block.transport.pos_beats = Some(start as f64 / 16_000.0);
+            // Asked for a little after the first beat, given up a little before the third.
+            block.lanes.note = if (17_000..47_000).contains(&start) { PitchClass::new(4) } else { None };
+            rig.live(&block);
+        }
+        let log = rig.world.log();
+        log.iter().filter(|c| c.lanes.note.is_some()).map(|c| c.index).collect::<Vec<u32>>()
+    };
+    // The frame whose end is the beat belongs to it: a lane's value is the one at a frame's last sample.
+    assert_eq!(frames_on(640), (49..74).collect::<Vec<u32>>());
+    assert_eq!(frames_on(320), frames_on(640));
+    assert_eq!(frames_on(500), frames_on(640));
 }
 
 #[test]
