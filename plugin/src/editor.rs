@@ -25,7 +25,7 @@ use crate::editor::app::App;
 use crate::instance::Instance;
 use crate::params::TillerParams;
 
-const DEFAULT_SIZE: (u32, u32) = (900, 680);
+const DEFAULT_SIZE: (u32, u32) = (900, 720);
 const SMALLEST: LogicalSize<f32> = LogicalSize { width: 620.0, height: 440.0 };
 const LARGEST: LogicalSize<f32> = LogicalSize { width: 2_400.0, height: 1_800.0 };
 

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod mistakes;
 mod reference;
+mod screenshots;
 mod setup;
 mod soak;
 
@@ -72,6 +73,8 @@ enum Command {
     Bench(Rest),
     /// Make a random checkpoint and the values that Hugging Face transformers computes with it.
     Reference(reference::Options),
+    /// Open the editor in a host under Xvfb and take the pictures that the README shows.
+    Screenshots(screenshots::Options),
     /// Render the training music or the labelled clips that learning listens to.
     #[command(disable_help_flag = true)]
     Dataset(Rest),
@@ -134,6 +137,7 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
             program(&workspace, "tiller-learn", rest, arguments.json)
         }
         Command::Reference(options) => Ok((Some(reference::run(&workspace, options)?), ExitCode::SUCCESS)),
+        Command::Screenshots(options) => Ok((Some(screenshots::run(&workspace, options)?), ExitCode::SUCCESS)),
         Command::Dataset(rest) => {
             setup::packages(&[setup::SOUND_FONT])?;
             program(&workspace, "tiller-dataset", rest, arguments.json)

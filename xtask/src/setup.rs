@@ -76,6 +76,32 @@ const MODEL: Environment = Environment {
     libraries: &[],
 };
 
+/// A host that shows the editor. Apart from the tests' environment: nothing but `screenshots` needs it.
+const SCREENSHOTS: Environment = Environment {
+    folder: "screenshots-venv",
+    requirements: "tests/python/screenshots/requirements.txt",
+    probe: "import pedalboard, numpy",
+    libraries: &HOST_LIBRARIES,
+};
+
+/// An X server without a screen, GL drawn by the processor, and what moves the mouse and takes the picture.
+const SCREEN: [Package; 4] = [
+    Package { name: "xvfb", present: || on_path("Xvfb") },
+    Package { name: "xdotool", present: || on_path("xdotool") },
+    Package { name: "imagemagick", present: || on_path("import") },
+    Package { name: "libgl1-mesa-dri", present: has_gl_drivers },
+];
+
+/// Installs what `screenshots` needs beside Python.
+pub fn screen() -> Outcome<()> {
+    packages(&SCREEN)
+}
+
+/// The Python of an environment that holds tests/python/screenshots/requirements.txt, made or renewed as needed.
+pub fn screenshots_environment(workspace: &Workspace) -> Outcome<PathBuf> {
+    SCREENSHOTS.ready(workspace)
+}
+
 /// The Python of an environment that holds tests/python/requirements.txt, made or renewed as needed.
 pub fn python_environment(workspace: &Workspace) -> Outcome<PathBuf> {
     HOST.ready(workspace)
@@ -122,6 +148,17 @@ impl Environment {
         let quiet = Command::new(python).args(["-c", self.probe]).stdout(Stdio::null()).status();
         quiet.is_ok_and(|status| status.success())
     }
+}
+
+fn on_path(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+}
+
+/// Mesa's drivers, in the folder of whatever machine this is: /usr/lib/ARCHITECTURE/dri.
+fn has_gl_drivers() -> bool {
+    let Ok(libraries) = fs::read_dir("/usr/lib") else { return false };
+    libraries.flatten().any(|folder| folder.path().join("dri/swrast_dri.so").exists())
 }
 
 fn python(code: &str) -> bool {

@@ -99,6 +99,7 @@ impl App {
                 });
             });
             group(ui, "All lanes", |ui| {
+                ui.spacing_mut().item_spacing.x = 2.0 * theme::GAP;
                 ui.columns(2, |columns| {
                     slider::slider(&mut columns[0], &params.strength, setter, theme::STEER);
                     slider::slider(&mut columns[1], &params.tempo_strength, setter, theme::STEER);

@@ -42,7 +42,7 @@ pub fn chords(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, soun
                 sounding: own.is_some() && sounding == own,
                 fill: if class.name().ends_with('#') { theme::GROUND } else { theme::WELL },
                 accent: theme::STEER,
-                size: 11.0,
+                size: (0.42 * width).clamp(8.0, 11.5),
             };
             if cell.show(ui, ui.scope_id().with(("chord", &name))) {
                 // A second click on the chosen chord switches the lane off again.

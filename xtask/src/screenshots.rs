@@ -1,0 +1,36 @@
+//! `cargo xtask screenshots`: the release bundle's editor in a host that is not ours, under an X server of its own
+//! (tests/python/screenshots). Pictures go to assets/, where the README shows them.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::bundle;
+use crate::cargo::{Profile, Workspace, succeeded};
+use crate::setup;
+
+/// What `screenshots` can be told.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Folder for the pictures; without it, assets/.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Builds, bundles, opens the editor and takes the pictures.
+pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
+    let bundles = bundle::bundle(workspace, Profile::Release)?;
+    setup::screen()?;
+    let python = setup::screenshots_environment(workspace)?;
+    let out = options.out.clone().unwrap_or_else(|| workspace.root.join("assets"));
+    let script = workspace.root.join("tests/python/screenshots/main.py");
+    let mut command = Command::new(&python);
+    command.arg(&script).arg("--bundle").arg(&bundles.vst3).arg("--out").arg(&out);
+    let run = command.stderr(Stdio::inherit()).output();
+    let printed = run.as_ref().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    eprint!("{printed}");
+    succeeded(run.map(|output| output.status), &format!("{} {}", python.display(), script.display()))?;
+    Ok(json!({ "ok": true, "pictures": printed.lines().collect::<Vec<_>>() }))
+}
