@@ -5,6 +5,7 @@ mod app;
 mod cell;
 mod chords;
 mod keys;
+mod learning;
 mod meter;
 mod slider;
 mod theme;

@@ -59,7 +59,8 @@ pub fn lanes(params: &TillerParams, prompt: u32) -> LaneValues {
     LaneValues {
         note: params.note.value().pitch_class(),
         note_strength: params.note_strength.value(),
-        chord: params.chord(),
+        chord_root: params.chord_root.value().pitch_class(),
+        chord_quality: params.chord_quality.value().quality(),
         chord_strength: params.chord_strength.value(),
         tempo_strength: params.tempo_strength.value(),
         attack: params.attack.value(),
@@ -134,7 +135,9 @@ mod tests {
         assert_eq!(event(&on(0.0)), at(17, KeyEvent::Off { channel: 1, key: 64 }));
         assert_eq!(event(&cc(123, 0.0)), at(3, KeyEvent::AllOff));
         assert_eq!(event(&cc(123, 0.5)), None, "Ardour sends every controller at half when it loads a plugin");
-        assert_eq!(event(&cc(1, 0.0)), None);
+        assert_eq!(event(&cc(1, 0.0)), at(3, KeyEvent::Controller { number: 1, value: 0 }));
+        assert_eq!(event(&cc(74, 90.0 / 127.0)), at(3, KeyEvent::Controller { number: 74, value: 90 }));
+        assert_eq!(event(&cc(74, f32::NAN)), None);
         let off = NoteEvent::<()>::NoteOff {
             timing: 0,
             voice_id: VoiceID::Wildcard,

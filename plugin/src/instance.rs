@@ -53,16 +53,13 @@ impl Default for Instance {
         let handle = Arc::new(Handle::new());
         handle.set_prompt(DEFAULT_PROMPT);
         let asked = Arc::new(Mutex::new(None));
-        let listener = (handle.clone(), asked.clone());
-        let project = Arc::new(ProjectStore::new(move |project| follow(&listener.0, &listener.1, project)));
-        Self {
-            handle,
-            project,
-            meters: Arc::default(),
-            asked,
-            trouble: Mutex::default(),
-            sample_rate: AtomicU32::new(0),
-        }
+        let meters: Arc<Meters> = Arc::default();
+        let listener = (handle.clone(), asked.clone(), meters.clone());
+        let project = Arc::new(ProjectStore::new(move |project| {
+            listener.2.controllers.set(|number| project.controllers.get(&number).copied());
+            follow(&listener.0, &listener.1, project);
+        }));
+        Self { handle, project, meters, asked, trouble: Mutex::default(), sample_rate: AtomicU32::new(0) }
     }
 }
 
@@ -162,6 +159,7 @@ impl Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controllers::Learnable;
     use tiller_engine::status::State;
 
     #[test]
@@ -179,5 +177,10 @@ mod tests {
         assert_eq!(instance.handle.model_generation(), before.1 + 2, "back to the embedded model");
         instance.project.hand_over(r#"{"version":1,"prompt":"organ","precision":"int8"}"#.into());
         assert_eq!(instance.handle.model_generation(), before.1 + 3, "the same model in fewer bits is loaded anew");
+        let map = &instance.meters.controllers;
+        instance.project.hand_over(r#"{"version":1,"controllers":{"1":"strength","74":"guidance"}}"#.into());
+        assert_eq!([1, 74, 2].map(|n| map.target(n)), [Some(Learnable::Strength), Some(Learnable::Guidance), None]);
+        instance.project.hand_over(r#"{"version":1}"#.into());
+        assert_eq!(map.target(1), None, "another project has another map");
     }
 }

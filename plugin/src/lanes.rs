@@ -3,7 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use tiller_engine::control::{Chord, ControlFrame, Lanes, PitchClass};
+use tiller_engine::control::{Chord, ControlFrame, Lanes, PitchClass, Quality};
 
 use crate::midi::Held;
 
@@ -14,8 +14,10 @@ pub struct LaneValues {
     pub note: Option<PitchClass>,
     /// Signed strength of the note lane, [-1, 1].
     pub note_strength: f32,
-    /// Target of the chord lane; held keys override it.
-    pub chord: Option<Chord>,
+    /// Root of the chord lane; held keys override both.
+    pub chord_root: PitchClass,
+    /// Quality of the chord lane; `None` is off.
+    pub chord_quality: Option<Quality>,
     /// Signed strength of the chord lane, [-1, 1].
     pub chord_strength: f32,
     /// Slower (below 0) to faster, [-1, 1].
@@ -49,7 +51,8 @@ impl Default for LaneValues {
         Self {
             note: None,
             note_strength: 1.0,
-            chord: None,
+            chord_root: PitchClass::of_key(0),
+            chord_quality: None,
             chord_strength: 1.0,
             tempo_strength: 0.0,
             attack: 0.0,
@@ -88,8 +91,9 @@ impl LaneValues {
 
     /// The control frame of frame `index` of `piece`; what the keys ask for takes the place of both targets.
     pub fn frame(&self, piece: u32, index: u32, held: Option<Held>) -> ControlFrame {
+        let chord = self.chord_quality.map(|quality| Chord { root: self.chord_root, quality });
         let (note, chord) = match held {
-            None => (self.note, self.chord),
+            None => (self.note, chord),
             Some(Held::Note(class)) => (Some(class), None),
             Some(Held::Chord(chord)) => (None, Some(chord)),
         };
@@ -132,12 +136,18 @@ mod tests {
 
     #[test]
     fn held_keys_override_both_targets_and_nothing_else() {
-        let chord = Chord::of_class(5);
-        let values =
-            LaneValues { note: PitchClass::new(2), note_strength: 0.5, chord, seed: 9, ..LaneValues::default() };
+        let chord = Chord { root: PitchClass::of_key(1), quality: Quality::Minor };
+        let values = LaneValues {
+            note: PitchClass::new(2),
+            note_strength: 0.5,
+            chord_root: chord.root,
+            chord_quality: Some(chord.quality),
+            seed: 9,
+            ..LaneValues::default()
+        };
         let free = values.frame(3, 4, None);
         assert_eq!((free.piece, free.index, free.lanes.note), (3, 4, PitchClass::new(2)));
-        assert_eq!((free.lanes.chord, free.lanes.chord_strength), (chord, 1.0));
+        assert_eq!((free.lanes.chord, free.lanes.chord_strength), (Some(chord), 1.0));
         let held = values.frame(3, 4, PitchClass::new(7).map(Held::Note));
         assert_eq!((held.lanes.note, held.lanes.chord), (PitchClass::new(7), None));
         assert_eq!((held.lanes.note_strength, held.seed), (0.5, 9));

@@ -1,10 +1,12 @@
-//! Counters and levels that the audio thread writes and the editor reads, and the Play button. Any thread.
+//! Counters and levels that the audio thread writes and the editor reads, the Play button and the map of MIDI controllers.
+//! Any thread.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use crate::controllers::ControllerMap;
 use crate::target::Target;
 
 /// Shared between the `Processor` and the editor (`Arc`). Every access is one relaxed atomic.
@@ -13,6 +15,8 @@ pub struct Meters {
     /// The editor's Play button: sounds in a host whose transport does not play. A key sets it where the host reports no
     /// transport at all; the editor clears it.
     pub play: AtomicBool,
+    /// Which MIDI controller moves what.
+    pub controllers: ControllerMap,
     peaks: [AtomicU32; 2],
     late_frames: AtomicU64,
     skipped_frames: AtomicU64,
@@ -26,6 +30,7 @@ impl Default for Meters {
     fn default() -> Self {
         Self {
             play: AtomicBool::new(false),
+            controllers: ControllerMap::default(),
             peaks: [AtomicU32::new(0), AtomicU32::new(0)],
             late_frames: AtomicU64::new(0),
             skipped_frames: AtomicU64::new(0),

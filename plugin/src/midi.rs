@@ -16,6 +16,8 @@ pub enum KeyEvent {
     Off { channel: u8, key: u8 },
     /// Every key is up.
     AllOff,
+    /// A controller stands at `value`, 0 to 127. `number` 0..120.
+    Controller { number: u8, value: u8 },
 }
 
 impl KeyEvent {
@@ -24,10 +26,16 @@ impl KeyEvent {
         if velocity > 0.0 { Self::On { channel, key } } else { Self::Off { channel, key } }
     }
 
-    /// A controller message: CC 120 (all sound off) and 123 (all notes off), at value 0 only. Ardour sends every
-    /// controller at half when it loads a plugin.
+    /// A controller message, 0 to 1. Of the channel mode messages CC 120 (all sound off) and 123 (all notes off) count, at value
+    /// 0 only: Ardour sends every controller at half when it loads a plugin.
     pub fn controller(number: u8, value: f32) -> Option<Self> {
-        (matches!(number, 120 | 123) && value == 0.0).then_some(Self::AllOff)
+        match number {
+            120 | 123 => (value == 0.0).then_some(Self::AllOff),
+            0..120 if value.is_finite() => {
+                Some(Self::Controller { number, value: (value.clamp(0.0, 1.0) * 127.0).round() as u8 })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -307,7 +315,8 @@ mod tests {
         assert_eq!(KeyEvent::controller(123, 0.5), None);
         assert_eq!(KeyEvent::controller(123, 0.0), Some(KeyEvent::AllOff));
         assert_eq!(KeyEvent::controller(120, 0.0), Some(KeyEvent::AllOff));
-        assert_eq!(KeyEvent::controller(1, 0.0), None);
+        assert_eq!(KeyEvent::controller(1, 0.5), Some(KeyEvent::Controller { number: 1, value: 64 }));
+        assert_eq!(KeyEvent::controller(121, 0.0), None);
         assert_eq!(KeyEvent::note_on(0, 60, 0.0), off(60));
     }
 }

@@ -11,8 +11,16 @@ use tiller_engine::decoder::sampling::Sampling;
 use crate::params::choices::{ChordQuality, Late, Latency, Note, Quantise, Root, Run};
 use crate::state::ProjectField;
 
-/// Below this the gain is silence.
-const SILENT_DB: f32 = -60.0;
+/// Gain in dB; at the lower end it is silence.
+pub const GAIN_DB: (f32, f32) = (-60.0, 12.0);
+/// Sampling temperature.
+pub const TEMPERATURE: (f32, f32) = (0.0, 2.0);
+/// Guidance scale.
+pub const GUIDANCE: (f32, f32) = (1.0, 6.0);
+/// Most codes that sampling chooses from.
+pub const TOP_K: i32 = 2_048;
+/// Longest attack and release, in seconds: two bars of a slow song.
+pub const LONGEST: f32 = 8.0;
 
 /// Everything a host automates or stores. Floats are stepped so that a value that goes through a host's normalised
 /// `f32` comes back the same: 0 dB is exactly 1, strength 0 is exactly unsteered.
@@ -98,26 +106,26 @@ impl TillerParams {
             strength: stepped("Strength", 1.0, 0.0, 1.0, 0.001, 3),
             attack: seconds("Attack"),
             release: seconds("Release"),
-            temperature: stepped("Temperature", Sampling::DEFAULT.temperature, 0.0, 2.0, 0.01, 2),
-            guidance: stepped("Guidance", Sampling::DEFAULT.guidance, 1.0, 6.0, 0.01, 2),
-            top_k: IntParam::new("Top k", Sampling::DEFAULT.top_k as i32, IntRange::Linear { min: 0, max: 2048 })
+            temperature: stepped("Temperature", Sampling::DEFAULT.temperature, TEMPERATURE.0, TEMPERATURE.1, 0.01, 2),
+            guidance: stepped("Guidance", Sampling::DEFAULT.guidance, GUIDANCE.0, GUIDANCE.1, 0.01, 2),
+            top_k: IntParam::new("Top k", Sampling::DEFAULT.top_k as i32, IntRange::Linear { min: 0, max: TOP_K })
                 .with_value_to_string(Arc::new(|value| if value == 0 { "all".into() } else { value.to_string() }))
                 .with_string_to_value(Arc::new(|text| match text.trim() {
                     all if all.eq_ignore_ascii_case("all") => Some(0),
-                    number => number.parse().ok().filter(|k| (0..=2048).contains(k)),
+                    number => number.parse().ok().filter(|k| (0..=TOP_K).contains(k)),
                 })),
             seed: IntParam::new("Seed", 0, IntRange::Linear { min: 0, max: 9999 }),
-            gain: stepped("Gain", 0.0, SILENT_DB, 12.0, 0.1, 1)
+            gain: stepped("Gain", 0.0, GAIN_DB.0, GAIN_DB.1, 0.1, 1)
                 .with_unit(" dB")
                 .with_value_to_string(Arc::new(|db| match db {
-                    silent if silent <= SILENT_DB => "-inf".into(),
+                    silent if silent <= GAIN_DB.0 => "-inf".into(),
                     zero if zero.abs() < 0.05 => "0.0".into(),
                     db => format!("{db:.1}"),
                 }))
                 .with_string_to_value(Arc::new(|text| {
                     let number = text.trim().trim_end_matches(['d', 'D', 'b', 'B']).trim_end();
                     let db = number.parse::<f32>().ok().filter(|db| !db.is_nan())?;
-                    Some(db.clamp(SILENT_DB, 12.0))
+                    Some(db.clamp(GAIN_DB.0, GAIN_DB.1))
                 })),
             quantise: EnumParam::new("Quantise", Quantise::Off),
             run: EnumParam::new("Run", Run::Transport),
@@ -133,8 +141,10 @@ impl TillerParams {
     /// # Realtime safety
     /// Atomic loads and arithmetic.
     pub fn chord(&self) -> Option<Chord> {
-        let quality = self.chord_quality.value().quality()?;
-        Some(Chord { root: self.chord_root.value().pitch_class()?, quality })
+        self.chord_quality
+            .value()
+            .quality()
+            .map(|quality| Chord { root: self.chord_root.value().pitch_class(), quality })
     }
 
     /// The gain as a factor: exactly 1 at 0 dB and exactly 0 at the bottom.
@@ -143,12 +153,9 @@ impl TillerParams {
     /// Atomic loads and arithmetic.
     pub fn linear_gain(&self) -> f32 {
         let db = self.gain.value();
-        if db <= SILENT_DB { 0.0 } else { util::db_to_gain(db) }
+        if db <= GAIN_DB.0 { 0.0 } else { util::db_to_gain(db) }
     }
 }
-
-/// Longest attack and release, in seconds: two bars of a slow song.
-const LONGEST: f32 = 8.0;
 
 /// A time: fine where it is short.
 fn seconds(name: &str) -> FloatParam {

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use tiller_engine::control::ControlFrame;
 use tiller_engine::link::{Link, StreamFormat};
 
+use crate::controllers::Controllers;
 use crate::feed::Feed;
 use crate::frames::FrameClock;
 use crate::lanes::LaneValues;
@@ -111,6 +112,7 @@ pub struct Processor<C = WallClock> {
     quantiser: Quantiser,
     grid: Grid,
     keys: Keys,
+    controllers: Controllers,
     meters: Arc<Meters>,
     settings: ProcessorSettings,
     lanes: LaneValues,
@@ -170,6 +172,7 @@ impl<C: Clock> Processor<C> {
             quantiser: Quantiser::default(),
             grid: Grid::Off,
             keys: Keys::default(),
+            controllers: Controllers::default(),
             meters,
             settings,
             lanes: LaneValues::default(),
@@ -199,7 +202,9 @@ impl<C: Clock> Processor<C> {
     /// # Realtime safety
     /// As the type says.
     pub fn process(&mut self, block: &Block, out: &mut [&mut [f32]]) {
-        self.lanes = block.lanes.repaired(&self.lanes);
+        let lanes = block.lanes.repaired(&self.lanes);
+        self.controllers.yield_to(&self.lanes, &lanes);
+        self.lanes = lanes;
         self.grid = block.grid;
         if block.latency != self.settings.latency {
             self.settings.latency = block.latency;
@@ -264,6 +269,10 @@ impl<C: Clock> Processor<C> {
             next_event += 1;
             self.send_complete(at);
             self.forget_idle_keys();
+            if let KeyEvent::Controller { number, value } = timed.event {
+                self.controllers.hear(&self.meters.controllers, number, value);
+                continue;
+            }
             self.keys.apply(timed.event);
             let starts = matches!(timed.event, KeyEvent::On { .. }) && block.run == RunMode::Transport;
             if starts && !self.transport.is_reported() {
@@ -348,7 +357,8 @@ impl<C: Clock> Processor<C> {
 
     fn send(&mut self, index: u32) {
         let hop = self.settings.latency.hop();
-        let mut control = self.lanes.frame(self.piece, index, self.keys.frame_target());
+        let lanes = self.controllers.over(&self.lanes);
+        let mut control = lanes.frame(self.piece, index, self.keys.frame_target());
         let end = self.running.map_or(0, |running| running.anchor) + self.frames.boundary(index + 1);
         let place = self.watch.place(&self.transport, end - self.now);
         let target = self.quantiser.target(self.grid, place, Target::of(&control.lanes));

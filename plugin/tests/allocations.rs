@@ -5,11 +5,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use nice_assert_no_alloc::assert_no_alloc;
+use tiller::controllers::Learnable;
 use tiller::lanes::LaneValues;
 use tiller::latency::{self, LatencySetting};
 use tiller::meters::Meters;
 use tiller::midi::{KeyEvent, TimedEvent};
 use tiller::processor::{Block, Processor, ProcessorSettings};
+use tiller::quantise::Grid;
 use tiller::slack::LateMode;
 use tiller::transport::{RunMode, Transport};
 use tiller_engine::control::ControlKind;
@@ -46,8 +48,13 @@ fn the_audio_thread_never_allocates() {
         let (mut left, mut right) = ([0.0; 1_000], [0.0; 1_000]);
         let events = [
             TimedEvent { offset: 3, event: KeyEvent::On { channel: 0, key: 60 } },
+            TimedEvent { offset: 30, event: KeyEvent::On { channel: 0, key: 64 } },
+            TimedEvent { offset: 31, event: KeyEvent::On { channel: 0, key: 67 } },
+            TimedEvent { offset: 60, event: KeyEvent::Controller { number: 1, value: 100 } },
             TimedEvent { offset: 90, event: KeyEvent::Off { channel: 0, key: 60 } },
+            TimedEvent { offset: 91, event: KeyEvent::AllOff },
         ];
+        meters.controllers.set(|number| (number == 1).then_some(Learnable::Strength));
         let mut position = 0_i64;
         for index in 0..6_000_usize {
             let length = [64, 512, 1, 0, 1_000][index % 5];
@@ -58,10 +65,13 @@ fn the_audio_thread_never_allocates() {
                     tempo: Some(120.0),
                     pos_samples: Some(position),
                     pos_beats: Some(position as f64 / rate * 2.0),
+                    bar_start_beats: Some(0.0),
+                    bar_beats: Some(3.0),
                     loop_start_samples: Some(0),
                     loop_start_beats: None,
                 },
                 lanes: LaneValues { gain: (index % 100) as f32 / 100.0, ..LaneValues::default() },
+                grid: [Grid::Off, Grid::Beat, Grid::Bar][index / 2_000 % 3],
                 run: [RunMode::Transport, RunMode::Keys, RunMode::Free][index / 2_500],
                 // Waits are real here: few of them.
                 late: if index < 300 { LateMode::Auto } else { LateMode::Fade },

@@ -13,8 +13,9 @@ use nice_plug_egui::{NiceEguiApp, resizable_window::ResizableWindow};
 use std::sync::atomic::Ordering;
 use tiller_engine::precision::Precision;
 
+use crate::controllers::Learnable;
 use crate::editor::meter::Meter;
-use crate::editor::{chords, keys, slider, theme};
+use crate::editor::{chords, keys, learning, slider, theme};
 use crate::instance::Instance;
 use crate::params::TillerParams;
 use crate::state::document::{FileReference, LONGEST_PROMPT};
@@ -81,6 +82,7 @@ impl App {
         let readings = self.instance.readings();
         let seconds = ui.input(|input| input.stable_dt).min(0.5);
         self.meter.feed(readings.peak, seconds);
+        learning::settle(&self.instance);
         self.header(ui);
         // What does not fit scrolls; the status below is always in sight.
         let room = (ui.available_height() - self.footer_height - 8.0).max(60.0);
@@ -91,25 +93,49 @@ impl App {
             ui.columns(2, |columns| {
                 group(&mut columns[0], "Steer to a note", |ui| {
                     keys::keys(ui, &params, setter, readings.target, KEYS + spare);
-                    slider::slider(ui, &params.note_strength, setter, theme::STEER);
+                    learning::menu(
+                        &slider::slider(ui, &params.note_strength, setter, theme::STEER),
+                        Learnable::NoteStrength,
+                        &self.instance,
+                    );
                 });
                 group(&mut columns[1], "Steer to a chord", |ui| {
                     chords::chords(ui, &params, setter, readings.target.chord, KEYS + spare);
-                    slider::slider(ui, &params.chord_strength, setter, theme::STEER);
+                    learning::menu(
+                        &slider::slider(ui, &params.chord_strength, setter, theme::STEER),
+                        Learnable::ChordStrength,
+                        &self.instance,
+                    );
                 });
             });
             group(ui, "All lanes", |ui| {
                 ui.spacing_mut().item_spacing.x = 2.0 * theme::GAP;
                 ui.columns(2, |columns| {
-                    slider::slider(&mut columns[0], &params.strength, setter, theme::STEER);
-                    slider::slider(&mut columns[1], &params.tempo_strength, setter, theme::STEER);
-                    slider::slider(&mut columns[0], &params.attack, setter, theme::STEER);
-                    slider::slider(&mut columns[1], &params.release, setter, theme::STEER);
+                    learning::menu(
+                        &slider::slider(&mut columns[0], &params.strength, setter, theme::STEER),
+                        Learnable::Strength,
+                        &self.instance,
+                    );
+                    learning::menu(
+                        &slider::slider(&mut columns[1], &params.tempo_strength, setter, theme::STEER),
+                        Learnable::TempoStrength,
+                        &self.instance,
+                    );
+                    learning::menu(
+                        &slider::slider(&mut columns[0], &params.attack, setter, theme::STEER),
+                        Learnable::Attack,
+                        &self.instance,
+                    );
+                    learning::menu(
+                        &slider::slider(&mut columns[1], &params.release, setter, theme::STEER),
+                        Learnable::Release,
+                        &self.instance,
+                    );
                     chooser(&mut columns[0], &params.quantise, setter);
                 });
             });
             ui.columns(2, |columns| {
-                group(&mut columns[0], "Sampling", |ui| sampling(ui, &params, setter));
+                group(&mut columns[0], "Sampling", |ui| sampling(ui, &params, setter, &self.instance));
                 group(&mut columns[1], "Output", |ui| self.output(ui, setter, &readings));
             });
         });
@@ -214,7 +240,7 @@ impl App {
             ui.label(RichText::new(state).color(theme::QUIET));
         });
         self.meter.show(ui);
-        slider::slider(ui, &self.params.gain, setter, theme::VALUE);
+        learning::menu(&slider::slider(ui, &self.params.gain, setter, theme::VALUE), Learnable::Gain, &self.instance);
         chooser(ui, &self.params.run, setter);
         chooser(ui, &self.params.late, setter);
         chooser(ui, &self.params.latency, setter);
@@ -225,6 +251,8 @@ impl App {
 
     fn footer(&self, ui: &mut Ui, readings: &Readings) {
         let instance = &self.instance;
+        let params = &self.params;
+        learning::line(ui, instance, params);
         let line = status_line(&instance.handle.status(), readings, &instance.trouble(), &instance.project.notice());
         ui.horizontal_wrapped(|ui| {
             light(ui, theme::tone(line.tone));
@@ -246,10 +274,10 @@ fn bits(precision: Option<Precision>) -> &'static str {
     }
 }
 
-fn sampling(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>) {
-    slider::slider(ui, &params.temperature, setter, theme::VALUE);
-    slider::slider(ui, &params.guidance, setter, theme::VALUE);
-    slider::slider(ui, &params.top_k, setter, theme::VALUE);
+fn sampling(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, instance: &Instance) {
+    learning::menu(&slider::slider(ui, &params.temperature, setter, theme::VALUE), Learnable::Temperature, instance);
+    learning::menu(&slider::slider(ui, &params.guidance, setter, theme::VALUE), Learnable::Guidance, instance);
+    learning::menu(&slider::slider(ui, &params.top_k, setter, theme::VALUE), Learnable::TopK, instance);
     slider::slider(ui, &params.seed, setter, theme::VALUE);
     let pressed =
         ui.horizontal(|ui| ui.button("New seed").on_hover_text("Another piece from the same settings.").clicked());
@@ -328,6 +356,7 @@ impl NiceEguiApp for App {
     }
 
     fn editor_closed(&mut self) {
+        self.instance.meters.controllers.learn(None);
         self.context = None;
     }
 }

@@ -13,8 +13,9 @@ const HEIGHT: f32 = 22.0;
 /// Points of mouse travel for the whole range when shift is held.
 const FINE_TRAVEL: f32 = 2_000.0;
 
-/// Draws the slider over the whole width that is left. `colour` fills it, from the middle if zero lies there.
-pub fn slider<P: Param>(ui: &mut Ui, param: &P, setter: &ParamSetter<'_>, colour: egui::Color32) {
+/// Draws the slider over the whole width that is left. `colour` fills it, from the middle if zero lies there. The response is
+/// the track's.
+pub fn slider<P: Param>(ui: &mut Ui, param: &P, setter: &ParamSetter<'_>, colour: egui::Color32) -> Response {
     let (row, _) = ui.allocate_exact_size(vec2(ui.available_width(), HEIGHT), Sense::hover());
     let label = Rect::from_min_size(row.min, vec2(LABEL_WIDTH, HEIGHT));
     let value = Rect::from_min_max(pos2(row.max.x - VALUE_WIDTH, row.min.y), row.max);
@@ -27,6 +28,7 @@ pub fn slider<P: Param>(ui: &mut Ui, param: &P, setter: &ParamSetter<'_>, colour
     follow_pointer(ui, param, setter, &response, track);
     draw_track(ui, param, &response, track, colour);
     show_value(ui, param, setter, value, id.with("value"));
+    response
 }
 
 fn follow_pointer<P: Param>(ui: &Ui, param: &P, setter: &ParamSetter<'_>, response: &Response, track: Rect) {

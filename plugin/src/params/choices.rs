@@ -158,8 +158,8 @@ impl Root {
     ///
     /// # Realtime safety
     /// Pure arithmetic.
-    pub fn pitch_class(self) -> Option<PitchClass> {
-        PitchClass::new(self.to_index() as u8)
+    pub fn pitch_class(self) -> PitchClass {
+        PitchClass::of_key(self.to_index() as u8)
     }
 
     /// The choice of a pitch class.
@@ -272,7 +272,7 @@ mod tests {
     fn roots_and_qualities_are_named_as_the_engine_names_them() {
         for (index, name) in PitchClass::NAMES.iter().enumerate() {
             let Some(class) = PitchClass::new(index as u8) else { panic!("{index} is a class") };
-            assert_eq!((Root::of(class).pitch_class(), Root::variants()[index]), (Some(class), *name));
+            assert_eq!((Root::of(class).pitch_class(), Root::variants()[index]), (class, *name));
         }
         for (index, name) in ChordQuality::variants().iter().enumerate().skip(1) {
             assert_eq!(ChordQuality::from_index(index).quality().map(Quality::name), Some(*name));

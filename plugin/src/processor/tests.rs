@@ -8,6 +8,7 @@ use tiller_engine::link::link;
 
 use super::script::{FORMAT, SimClock, World, sample};
 use super::*;
+use crate::controllers::Learnable;
 use crate::midi::Held;
 
 struct Rig {
@@ -570,8 +571,12 @@ fn three_keys_steer_to_their_chord_and_letting_go_gives_the_lanes_back() {
             _ => vec![],
         };
         let mut block = playing(320);
-        block.lanes =
-            LaneValues { note: PitchClass::new(2), chord: Chord::of_class(0), tempo_strength: 0.5, ..block.lanes };
+        block.lanes = LaneValues {
+            note: PitchClass::new(2),
+            chord_quality: Some(Quality::Major),
+            tempo_strength: 0.5,
+            ..block.lanes
+        };
         block.events = &events;
         rig.live(&block);
     }
@@ -582,6 +587,26 @@ fn three_keys_steer_to_their_chord_and_letting_go_gives_the_lanes_back() {
     assert_eq!(lanes(15), Some((None, Some(a_minor))));
     assert_eq!(lanes(40), Some((PitchClass::new(2), Chord::of_class(0))));
     assert!(log.iter().filter(|c| c.kind == ControlKind::Frame).all(|c| c.lanes.tempo_strength == 0.5));
+}
+
+#[test]
+fn a_learned_controller_moves_its_parameter_within_a_block() {
+    let mut rig = rig(32_000.0, 6_400, 8.0);
+    rig.meters.controllers.set(|number| (number == 74).then_some(Learnable::Gain));
+    let moved = |offset, value| TimedEvent { offset, event: KeyEvent::Controller { number: 74, value } };
+    let events = [moved(1_300, 0), moved(3_000, 127)];
+    let mut block = playing(6_400);
+    block.events = &events;
+    rig.live(&block);
+    rig.live(&playing(6_400));
+    // The host's own knob takes the parameter back.
+    let mut drawn = playing(6_400);
+    drawn.lanes.gain = 0.5;
+    rig.live(&drawn);
+    let log = rig.world.log();
+    let gains: Vec<f32> = log.iter().filter(|c| c.kind == ControlKind::Frame).map(|c| c.gain).collect();
+    assert_eq!(gains[..5], [1.0, 1.0, 0.0, 0.0, 10.0f32.powf(12.0 / 20.0)]);
+    assert_eq!((gains[15], gains[25]), (10.0f32.powf(12.0 / 20.0), 0.5));
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! The project document: what a saved song knows about Tiller beside its parameters, as versioned JSON. Nothing that a
 //! file says is lost: what this version cannot use is kept and written back.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use tiller_engine::precision::Precision;
+
+use crate::controllers::{Learnable, NUMBERS};
 
 /// The version that this code writes.
 pub const VERSION: u64 = 1;
@@ -65,6 +69,8 @@ pub struct Project {
     pub precision: Option<Precision>,
     /// The directions file; `None` is the one that belongs to the checkpoint.
     pub directions: Option<FileReference>,
+    /// MIDI controllers and what they move.
+    pub controllers: BTreeMap<u8, Learnable>,
     /// Logical width and height of the editor.
     pub window: Option<(u32, u32)>,
     /// Fields of newer versions, and under "unreadable" what could not be understood.
@@ -79,6 +85,7 @@ impl Default for Project {
             model: None,
             precision: None,
             directions: None,
+            controllers: BTreeMap::new(),
             window: None,
             other: Map::new(),
         }
@@ -135,6 +142,19 @@ impl Project {
                 None => set_aside("precision", value, &mut strange, &mut notes),
             },
         }
+        match fields.remove("controllers") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(entries)) => {
+                for (number, value) in entries {
+                    let known = value.as_str().and_then(Learnable::of_id);
+                    match number.parse::<u8>().ok().filter(|number| usize::from(*number) < NUMBERS).zip(known) {
+                        Some((number, target)) => _ = project.controllers.insert(number, target),
+                        None => set_aside(&format!("controllers.{number}"), value, &mut strange, &mut notes),
+                    }
+                }
+            }
+            Some(value) => set_aside("controllers", value, &mut strange, &mut notes),
+        }
         match fields.remove("window") {
             None | Some(Value::Null) => {}
             Some(value) => match read_size(&value) {
@@ -158,6 +178,10 @@ impl Project {
         fields.insert("directions".into(), self.directions.as_ref().map_or(Value::Null, FileReference::to_value));
         if let Some(precision) = self.precision {
             fields.insert("precision".into(), json!(precision.name()));
+        }
+        if !self.controllers.is_empty() {
+            let entries = self.controllers.iter().map(|(number, target)| (number.to_string(), json!(target.id())));
+            fields.insert("controllers".into(), Value::Object(entries.collect()));
         }
         if let Some((width, height)) = self.window {
             fields.insert("window".into(), json!([width, height]));
@@ -203,6 +227,7 @@ mod tests {
             model: Some(FileReference::to_path("/models/musicgen-small/")),
             precision: Some(Precision::Int4),
             directions: Some(FileReference::to_path("C:\\d\\notes.safetensors")),
+            controllers: BTreeMap::from([(1, Learnable::Strength), (119, Learnable::Gain)]),
             window: Some((900, 600)),
             ..Project::default()
         };
@@ -235,6 +260,8 @@ mod tests {
             saved["unreadable"],
             json!({"version": "one", "prompt": 5, "model": {"path": []}, "window": [0, 1], "precision": "int2"})
         );
+        let (project, notes) = read(r#"{"controllers":{"7":"gain","120":"gain","x":"gain","8":"loudness"}}"#);
+        assert_eq!((project.controllers, notes.len()), (BTreeMap::from([(7, Learnable::Gain)]), 3));
         assert!(Project::parse("[]").is_err());
         assert!(Project::parse("{\"prompt\":").is_err());
     }
