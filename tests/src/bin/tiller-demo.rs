@@ -1,5 +1,6 @@
 //! The demo: hosts the built bundle as a DAW would, plays the embedded model with the transport running, switches the
-//! note lane on mid-way for each of the twelve pitch classes, and measures from the sound alone what that did.
+//! note lane on mid-way for each of the twelve pitch classes and the chord lane for a few chords, and measures from the sound
+//! alone what that did.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +9,8 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tiller_engine::control::PitchClass;
+use tiller_engine::control::{Chord, PitchClass, Quality};
+use tiller_engine::evaluation::chord_ear::{STRETCH_SECONDS, hear_chord, profiles};
 use tiller_engine::evaluation::chroma::{Chroma, share_on_target};
 use tiller_engine::evaluation::chromagram::{Row, Target, draw};
 use tiller_tests::host::{Host, Outcome};
@@ -46,9 +48,65 @@ struct Options {
     json: bool,
 }
 
+/// Chords that are steered to: roots over the octave, major and minor in turns.
+const CHORDS: [(u8, Quality); 6] = [
+    (0, Quality::Major),
+    (3, Quality::Minor),
+    (6, Quality::Major),
+    (7, Quality::Minor),
+    (9, Quality::Major),
+    (11, Quality::Minor),
+];
+
+/// What a take is steered to.
+#[derive(Clone, Copy)]
+enum Goal {
+    Note(PitchClass),
+    Chord(Chord),
+}
+
+impl Goal {
+    /// Notes first.
+    fn all() -> Vec<Self> {
+        let chord = |(root, quality)| Self::Chord(Chord { root: PitchClass::of_key(root), quality });
+        (0..12).map(|index| Self::Note(PitchClass::of_key(index))).chain(CHORDS.map(chord)).collect()
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Note(note) => note.name().to_owned(),
+            Self::Chord(chord) => format!("{} {}", chord.root.name(), chord.quality.name()),
+        }
+    }
+
+    fn classes(self) -> Vec<usize> {
+        match self {
+            Self::Note(note) => vec![note.index()],
+            Self::Chord(chord) => chord.tones().map(PitchClass::index).to_vec(),
+        }
+    }
+
+    /// Share of what was heard after the move that is on target: of the frames whose strongest class is the note, of the
+    /// sounding half seconds that are this very chord among the 24 major and minor ones.
+    fn share(self, frames: &[[f32; 12]], hop_seconds: f64) -> Option<f32> {
+        let from = ((LEAD + SETTLE) / hop_seconds).ceil() as usize;
+        let frames = frames.get(from..)?;
+        match self {
+            Self::Note(note) => share_on_target(frames, &vec![Some(note.index()); frames.len()]),
+            Self::Chord(chord) => {
+                let profiles = profiles(frames, (STRETCH_SECONDS / hop_seconds).round() as usize);
+                let heard: Vec<Chord> =
+                    profiles.iter().flatten().filter_map(|profile| hear_chord(profile, &Quality::ALL[..2])).collect();
+                let right = heard.iter().filter(|heard| **heard == chord).count();
+                (!heard.is_empty()).then(|| right as f32 / heard.len() as f32)
+            }
+        }
+    }
+}
+
 /// One target, played twice with the same seed: with the move and without.
 struct Pair {
-    note: PitchClass,
+    goal: Goal,
     steered: Recording,
     unsteered: Recording,
 }
@@ -81,19 +139,20 @@ fn run(options: &Options) -> Outcome<(Value, bool)> {
     let mut host = Host::load(&options.bundle)?;
     host.set_offline(true)?;
     let length = LEAD + SETTLE + options.seconds;
-    let bar = progress((24.0 * length) as u64);
+    let goals = Goal::all();
+    let bar = progress((2.0 * goals.len() as f64 * length) as u64);
     let mut pairs = Vec::new();
     let mut latency = 0;
-    for (note, seed) in (0..12).filter_map(PitchClass::new).zip(options.seed..) {
+    for (goal, seed) in goals.into_iter().zip(options.seed..) {
         let mut take = |steer: bool| -> Outcome<Recording> {
-            bar.set_message(format!("{} {}", note.name(), if steer { "steered" } else { "unsteered" }));
-            let score = score(&mut host, note, steer)?;
+            bar.set_message(format!("{} {}", goal.name(), if steer { "steered" } else { "unsteered" }));
+            let score = score(&mut host, goal, steer)?;
             let (recording, reported) = play(&mut host, &score, seed, length, &bar)?;
             latency = reported;
             Ok(recording)
         };
         let (steered, unsteered) = (take(true)?, take(false)?);
-        pairs.push(Pair { note, steered, unsteered });
+        pairs.push(Pair { goal, steered, unsteered });
     }
     bar.finish_and_clear();
     let wall = began.elapsed().as_secs_f64();
@@ -102,22 +161,32 @@ fn run(options: &Options) -> Outcome<(Value, bool)> {
 
 fn progress(seconds: u64) -> ProgressBar {
     let bar = ProgressBar::new(seconds);
-    let style = ProgressStyle::with_template("{msg:14} {wide_bar} {pos}/{len} s of music, {eta} left");
+    let style = ProgressStyle::with_template("{msg:20} {wide_bar} {pos}/{len} s of music, {eta} left");
     if let Ok(style) = style {
         bar.set_style(style);
     }
     bar
 }
 
-/// The lane is off, then `note` at full strength from the move on, as a host would automate it.
-fn score(host: &mut Host, note: PitchClass, steer: bool) -> Outcome<Score> {
+/// The lanes are off, then the goal's is at full strength from the move on, as a host would automate it.
+fn score(host: &mut Host, goal: Goal, steer: bool) -> Outcome<Score> {
     let mut score = Score::playing();
-    score.param(0, "note", host.value_of("note", "off")?)?;
-    score.param(0, "note_strength", host.value_of("note_strength", "0")?)?;
-    if steer {
-        let at = (LEAD * f64::from(RATE)) as u64;
-        score.param(at, "note", host.value_of("note", note.name())?)?;
-        score.param(at, "note_strength", host.value_of("note_strength", "1")?)?;
+    let mut set = |at: u64, name: &str, text: &str| score.param(at, name, host.value_of(name, text)?);
+    for (name, text) in [("note", "off"), ("note_strength", "0"), ("chord_quality", "off"), ("chord_strength", "0")] {
+        set(0, name, text)?;
+    }
+    let at = (LEAD * f64::from(RATE)) as u64;
+    match goal {
+        _ if !steer => {}
+        Goal::Note(note) => {
+            set(at, "note", note.name())?;
+            set(at, "note_strength", "1")?;
+        }
+        Goal::Chord(chord) => {
+            set(at, "chord_root", chord.root.name())?;
+            set(at, "chord_quality", chord.quality.name())?;
+            set(at, "chord_strength", "1")?;
+        }
     }
     Ok(score)
 }
@@ -151,63 +220,73 @@ fn report(options: &Options, pairs: &[Pair], latency: u32, wall: f64) -> Outcome
     let mut ear = Chroma::new(f64::from(RATE)).map_err(|e| e.to_string())?;
     let length = LEAD + SETTLE + options.seconds;
     let hop_seconds = HOP as f64 / f64::from(RATE);
-    let judged = |note: PitchClass, frames: usize| -> Vec<Option<usize>> {
-        let from = LEAD + SETTLE;
-        (0..frames).map(|i| (i as f64 * hop_seconds >= from).then_some(note.index())).collect()
-    };
-    let (mut shares, mut targets) = ([0.0, 0.0], Vec::new());
-    let mut per_target = Vec::new();
+    // Of notes and of chords: unsteered, steered.
+    let (mut shares, mut counts) = ([[0.0f32; 2]; 2], [0usize; 2]);
+    let mut targets = Vec::new();
+    let mut per_target: [Vec<Value>; 2] = Default::default();
     let mut heard: [Vec<[f32; 12]>; 2] = [Vec::new(), Vec::new()];
     let mut music: [Recording; 2] = Default::default();
     let mut underruns = 0;
     for (index, pair) in pairs.iter().enumerate() {
+        let kind = usize::from(matches!(pair.goal, Goal::Chord(_)));
+        let name = pair.goal.name();
         let mut both = [0.0, 0.0];
-        for (kind, take) in [&pair.unsteered, &pair.steered].into_iter().enumerate() {
-            let name = ["unsteered", "steered"][kind];
+        for (steered, take) in [&pair.unsteered, &pair.steered].into_iter().enumerate() {
             underruns += measure::gaps(&take.left, f64::from(RATE)).len();
             let frames = ear.frames(&take.mono(), HOP);
-            let share = share_on_target(&frames, &judged(pair.note, frames.len())).ok_or("nothing was judged")?;
-            both[kind] = share;
-            shares[kind] += share / pairs.len() as f32;
-            heard[kind].extend(frames);
-            music[kind].left.extend_from_slice(&take.left);
-            music[kind].right.extend_from_slice(&take.right);
-            wav(&options.out.join(format!("{}-{name}.wav", pair.note.name().replace('#', "-sharp"))), take)?;
+            both[steered] = pair.goal.share(&frames, hop_seconds).ok_or("nothing was judged")?;
+            shares[kind][steered] += both[steered];
+            heard[steered].extend(frames);
+            music[steered].left.extend_from_slice(&take.left);
+            music[steered].right.extend_from_slice(&take.right);
+            let file =
+                format!("{}-{}.wav", name.replace('#', "-sharp").replace(' ', "-"), ["unsteered", "steered"][steered]);
+            wav(&options.out.join(file), take)?;
         }
+        counts[kind] += 1;
         let start = index as f64 * length + LEAD;
-        targets.push(Target { pitch_class: pair.note.index(), start, end: start + SETTLE + options.seconds });
-        eprintln!("{:3} {:5.1} % -> {:5.1} % of frames on target", pair.note.name(), 100.0 * both[0], 100.0 * both[1]);
-        per_target.push(json!({ "note": pair.note.name(), "unsteered": both[0], "steered": both[1] }));
+        let end = start + SETTLE + options.seconds;
+        targets.extend(pair.goal.classes().into_iter().map(|pitch_class| Target { pitch_class, start, end }));
+        eprintln!("{name:9} {:5.1} % -> {:5.1} % on target", 100.0 * both[0], 100.0 * both[1]);
+        let key = ["note", "chord"][kind];
+        per_target[kind].push(json!({ key: name, "unsteered": both[0], "steered": both[1] }));
     }
+    let shares: Vec<[f32; 2]> =
+        shares.iter().zip(counts).map(|(both, count)| both.map(|share| share / count.max(1) as f32)).collect();
     let (sound, picture) = (options.out.join("tiller-demo.wav"), options.out.join("tiller-demo.png"));
     wav(&sound, &music[1])?;
     let rows = [
         Row { title: "steered", frames: &heard[1], hop_seconds, targets: &targets },
         Row { title: "the same seeds, unsteered", frames: &heard[0], hop_seconds, targets: &targets },
     ];
-    let title = "Tiller demo: twelve targets, each switched on in mid-play (boxes)";
+    let title = "Tiller demo: twelve notes and six chords, each switched on in mid-play (boxes)";
     let partial = options.out.join("partial.png");
     draw(&partial, title, &rows).map_err(|e| e.to_string())?;
     std::fs::rename(&partial, &picture).map_err(|e| format!("{}: {e}", picture.display()))?;
-    let [unsteered, steered] = shares;
-    let enough = steered >= WANTED_RATIO * unsteered && steered > 0.0;
+    let enough = shares.iter().all(|[unsteered, steered]| *steered >= WANTED_RATIO * unsteered && *steered > 0.0);
     let seconds = 2.0 * pairs.len() as f64 * length;
-    eprintln!("on target: {:.1} % unsteered, {:.1} % steered", 100.0 * unsteered, 100.0 * steered);
+    for ([unsteered, steered], what) in shares.iter().zip(["notes: frames", "chords: half seconds"]) {
+        eprintln!("{what} on target: {:.1} % unsteered, {:.1} % steered", 100.0 * unsteered, 100.0 * steered);
+    }
     eprintln!("{seconds:.0} s of music in {wall:.0} s, {underruns} underruns, latency {latency} samples");
     eprintln!("{}\n{}", sound.display(), picture.display());
     if !enough {
         eprintln!("steering is too weak: {WANTED_RATIO} times the unsteered share was wanted");
     }
+    let [notes, chords] = per_target;
     let report = json!({
         "ok": enough,
-        "note_share_unsteered": unsteered,
-        "note_share_steered": steered,
+        "note_share_unsteered": shares[0][0],
+        "note_share_steered": shares[0][1],
+        "chord_share_unsteered": shares[1][0],
+        "chord_share_steered": shares[1][1],
         "underruns": underruns,
         "latency_samples": latency,
         "wall_seconds": wall,
         "audio_seconds": seconds,
         "sample_rate": RATE,
-        "targets": per_target,
+        "targets": notes,
+        "chords": chords,
         "wav": sound,
         "chromagram": picture,
     });
