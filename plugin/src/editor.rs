@@ -7,6 +7,7 @@ mod chords;
 mod keys;
 mod learning;
 mod meter;
+mod preset_menu;
 mod slider;
 mod theme;
 

@@ -13,6 +13,7 @@ pub mod meters;
 pub mod midi;
 pub mod output;
 pub mod params;
+pub mod presets;
 pub mod processor;
 pub mod quantise;
 pub mod resampler;

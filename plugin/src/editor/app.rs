@@ -15,6 +15,7 @@ use tiller_engine::precision::Precision;
 
 use crate::controllers::Learnable;
 use crate::editor::meter::Meter;
+use crate::editor::preset_menu::PresetMenu;
 use crate::editor::{chords, keys, learning, slider, theme};
 use crate::instance::Instance;
 use crate::params::TillerParams;
@@ -38,6 +39,7 @@ pub struct App {
     prompt: Draft,
     model: Draft,
     meter: Meter,
+    presets: PresetMenu,
     /// As it was drawn last: long messages take several lines.
     footer_height: f32,
 }
@@ -74,6 +76,7 @@ impl App {
             prompt: Draft::default(),
             model: Draft::default(),
             meter: Meter::default(),
+            presets: PresetMenu::default(),
             footer_height: 24.0,
         }
     }
@@ -88,7 +91,7 @@ impl App {
         let room = (ui.available_height() - self.footer_height - 8.0).max(60.0);
         let spare = (room - CONTENTS).clamp(0.0, 120.0);
         egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| {
-            group(ui, "Prompt", |ui| self.prompt_row(ui));
+            group(ui, "Prompt", |ui| self.prompt_row(ui, setter));
             let params = self.params.clone();
             ui.columns(2, |columns| {
                 group(&mut columns[0], "Steer to a note", |ui| {
@@ -204,10 +207,11 @@ impl App {
         }
     }
 
-    fn prompt_row(&mut self, ui: &mut Ui) {
+    fn prompt_row(&mut self, ui: &mut Ui, setter: &ParamSetter<'_>) {
         self.prompt.follow(&self.instance.project.project().prompt);
         let row = vec2(ui.available_width(), 26.0);
         ui.allocate_ui_with_layout(row, Layout::right_to_left(Align::Center), |ui| {
+            self.presets.show(ui, &self.instance, &self.params, setter);
             let changed = self.prompt.is_changed();
             let pressed = ui.add_enabled(changed, egui::Button::new("Apply")).clicked();
             let edit = ui.add(
@@ -253,6 +257,9 @@ impl App {
         let instance = &self.instance;
         let params = &self.params;
         learning::line(ui, instance, params);
+        if !self.presets.message.is_empty() {
+            ui.label(RichText::new(&self.presets.message).color(theme::QUIET));
+        }
         let line = status_line(&instance.handle.status(), readings, &instance.trouble(), &instance.project.notice());
         ui.horizontal_wrapped(|ui| {
             light(ui, theme::tone(line.tone));
