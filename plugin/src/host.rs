@@ -131,7 +131,7 @@ mod tests {
             velocity,
         };
         let at = |offset, event| Some(TimedEvent { offset, event });
-        assert_eq!(event(&on(0.5)), at(17, KeyEvent::On { channel: 1, key: 64 }));
+        assert_eq!(event(&on(0.5)), at(17, KeyEvent::On { channel: 1, key: 64, velocity: 64 }));
         assert_eq!(event(&on(0.0)), at(17, KeyEvent::Off { channel: 1, key: 64 }));
         assert_eq!(event(&cc(123, 0.0)), at(3, KeyEvent::AllOff));
         assert_eq!(event(&cc(123, 0.5)), None, "Ardour sends every controller at half when it loads a plugin");

@@ -57,6 +57,8 @@ impl Default for Instance {
         let listener = (handle.clone(), asked.clone(), meters.clone());
         let project = Arc::new(ProjectStore::new(move |project| {
             listener.2.controllers.set(|number| project.controllers.get(&number).copied());
+            listener.2.keys.latch.store(project.latch, Ordering::Relaxed);
+            listener.2.keys.velocity.store(project.velocity, Ordering::Relaxed);
             follow(&listener.0, &listener.1, project);
         }));
         Self { handle, project, meters, asked, trouble: Mutex::default(), sample_rate: AtomicU32::new(0) }
@@ -182,5 +184,8 @@ mod tests {
         assert_eq!([1, 74, 2].map(|n| map.target(n)), [Some(Learnable::Strength), Some(Learnable::Guidance), None]);
         instance.project.hand_over(r#"{"version":1}"#.into());
         assert_eq!(map.target(1), None, "another project has another map");
+        instance.project.hand_over(r#"{"version":1,"latch":true}"#.into());
+        let keys = &instance.meters.keys;
+        assert_eq!((keys.latch.load(Ordering::Relaxed), keys.velocity.load(Ordering::Relaxed)), (true, false));
     }
 }

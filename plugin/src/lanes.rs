@@ -89,22 +89,24 @@ impl LaneValues {
         }
     }
 
-    /// The control frame of frame `index` of `piece`; what the keys ask for takes the place of both targets.
-    pub fn frame(&self, piece: u32, index: u32, held: Option<Held>) -> ControlFrame {
+    /// The control frame of frame `index` of `piece`; what the keys ask for takes the place of both targets, at this share of
+    /// their strengths.
+    pub fn frame(&self, piece: u32, index: u32, held: Option<(Held, f32)>) -> ControlFrame {
+        let share = held.map_or(1.0, |(_, share)| share);
         let chord = self.chord_quality.map(|quality| Chord { root: self.chord_root, quality });
         let (note, chord) = match held {
             None => (self.note, chord),
-            Some(Held::Note(class)) => (Some(class), None),
-            Some(Held::Chord(chord)) => (None, Some(chord)),
+            Some((Held::Note(class), _)) => (Some(class), None),
+            Some((Held::Chord(chord), _)) => (None, Some(chord)),
         };
         ControlFrame {
             prompt: self.prompt,
             seed: self.seed,
             lanes: Lanes {
                 note,
-                note_strength: self.note_strength,
+                note_strength: share * self.note_strength,
                 chord,
-                chord_strength: self.chord_strength,
+                chord_strength: share * self.chord_strength,
                 tempo_strength: self.tempo_strength,
                 strength: self.strength,
                 attack: self.attack,
@@ -148,11 +150,10 @@ mod tests {
         let free = values.frame(3, 4, None);
         assert_eq!((free.piece, free.index, free.lanes.note), (3, 4, PitchClass::new(2)));
         assert_eq!((free.lanes.chord, free.lanes.chord_strength), (Some(chord), 1.0));
-        let held = values.frame(3, 4, PitchClass::new(7).map(Held::Note));
+        let held = values.frame(3, 4, Some((Held::Note(PitchClass::of_key(7)), 1.0)));
         assert_eq!((held.lanes.note, held.lanes.chord), (PitchClass::new(7), None));
         assert_eq!((held.lanes.note_strength, held.seed), (0.5, 9));
-        let spelled = Chord::of_class(20);
-        let held = values.frame(3, 4, spelled.map(Held::Chord));
-        assert_eq!((held.lanes.note, held.lanes.chord), (None, spelled));
+        let held = values.frame(3, 4, Some((Held::Chord(chord), 0.5)));
+        assert_eq!((held.lanes.note, held.lanes.chord, held.lanes.chord_strength), (None, Some(chord), 0.5));
     }
 }

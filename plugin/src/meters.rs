@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::controllers::ControllerMap;
+use crate::midi::KeySettings;
 use crate::target::Target;
 
 /// Shared between the `Processor` and the editor (`Arc`). Every access is one relaxed atomic.
@@ -17,6 +18,8 @@ pub struct Meters {
     pub play: AtomicBool,
     /// Which MIDI controller moves what.
     pub controllers: ControllerMap,
+    /// How keys are taken.
+    pub keys: KeySettings,
     peaks: [AtomicU32; 2],
     late_frames: AtomicU64,
     skipped_frames: AtomicU64,
@@ -31,6 +34,7 @@ impl Default for Meters {
         Self {
             play: AtomicBool::new(false),
             controllers: ControllerMap::default(),
+            keys: KeySettings::default(),
             peaks: [AtomicU32::new(0), AtomicU32::new(0)],
             late_frames: AtomicU64::new(0),
             skipped_frames: AtomicU64::new(0),

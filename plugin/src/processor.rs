@@ -287,7 +287,7 @@ impl<C: Clock> Processor<C> {
     /// What keys did while nothing sounds concerns no frame.
     fn forget_idle_keys(&mut self) {
         if self.running.is_none() {
-            self.keys.next_frame();
+            self.keys.next_frame(false);
         }
     }
 
@@ -326,6 +326,7 @@ impl<C: Clock> Processor<C> {
             self.piece = number;
             self.running = Some(Running { anchor, index: 0 });
             self.quantiser.begin();
+            self.keys.unlatch();
         }
     }
 
@@ -358,13 +359,19 @@ impl<C: Clock> Processor<C> {
     fn send(&mut self, index: u32) {
         let hop = self.settings.latency.hop();
         let lanes = self.controllers.over(&self.lanes);
-        let mut control = lanes.frame(self.piece, index, self.keys.frame_target());
+        let latch = self.meters.keys.latch.load(Ordering::Relaxed);
+        let by_velocity = self.meters.keys.velocity.load(Ordering::Relaxed);
+        let held = self.keys.asked(latch).map(|asked| {
+            let share = if by_velocity { f32::from(asked.velocity) / 127.0 } else { 1.0 };
+            (asked.held, share)
+        });
+        let mut control = lanes.frame(self.piece, index, held);
         let end = self.running.map_or(0, |running| running.anchor) + self.frames.boundary(index + 1);
         let place = self.watch.place(&self.transport, end - self.now);
         let target = self.quantiser.target(self.grid, place, Target::of(&control.lanes));
         (control.lanes.note, control.lanes.chord) = (target.note, target.chord);
         self.feed.send(ControlFrame { hop, ..control });
-        self.keys.next_frame();
+        self.keys.next_frame(latch);
     }
 
     /// Renders `count` samples, from `offset` of the block on, into `out`.

@@ -3,6 +3,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nice_assert_no_alloc::assert_no_alloc;
 use tiller::controllers::Learnable;
@@ -47,13 +48,14 @@ fn the_audio_thread_never_allocates() {
         let mut processor = Processor::new(audio, settings, meters.clone()).expect("the rate is in range");
         let (mut left, mut right) = ([0.0; 1_000], [0.0; 1_000]);
         let events = [
-            TimedEvent { offset: 3, event: KeyEvent::On { channel: 0, key: 60 } },
-            TimedEvent { offset: 30, event: KeyEvent::On { channel: 0, key: 64 } },
-            TimedEvent { offset: 31, event: KeyEvent::On { channel: 0, key: 67 } },
+            TimedEvent { offset: 3, event: KeyEvent::On { channel: 0, key: 60, velocity: 90 } },
+            TimedEvent { offset: 30, event: KeyEvent::On { channel: 0, key: 64, velocity: 90 } },
+            TimedEvent { offset: 31, event: KeyEvent::On { channel: 0, key: 67, velocity: 90 } },
             TimedEvent { offset: 60, event: KeyEvent::Controller { number: 1, value: 100 } },
             TimedEvent { offset: 90, event: KeyEvent::Off { channel: 0, key: 60 } },
             TimedEvent { offset: 91, event: KeyEvent::AllOff },
         ];
+        meters.keys.latch.store(true, Ordering::Relaxed);
         meters.controllers.set(|number| (number == 1).then_some(Learnable::Strength));
         let mut position = 0_i64;
         for index in 0..6_000_usize {

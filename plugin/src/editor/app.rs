@@ -135,6 +135,7 @@ impl App {
                         &self.instance,
                     );
                     chooser(&mut columns[0], &params.quantise, setter);
+                    self.key_settings(&mut columns[1]);
                 });
             });
             ui.columns(2, |columns| {
@@ -226,6 +227,19 @@ impl App {
                 self.instance.project.edit(|project| project.prompt = prompt);
             }
         });
+    }
+
+    fn key_settings(&self, ui: &mut Ui) {
+        let project = self.instance.project.project();
+        let (mut latch, mut velocity) = (project.latch, project.velocity);
+        ui.horizontal(|ui| {
+            ui.checkbox(&mut latch, "Latch keys")
+                .on_hover_text("What MIDI keys steer to stays until other keys are struck.");
+            ui.checkbox(&mut velocity, "Velocity").on_hover_text("Softly struck keys steer more weakly.");
+        });
+        if (latch, velocity) != (project.latch, project.velocity) {
+            self.instance.project.edit(|project| (project.latch, project.velocity) = (latch, velocity));
+        }
     }
 
     fn output(&mut self, ui: &mut Ui, setter: &ParamSetter<'_>, readings: &Readings) {

@@ -52,7 +52,7 @@ fn stopped(samples: usize) -> Block<'static> {
 }
 
 fn on(offset: u32, key: u8) -> TimedEvent {
-    TimedEvent { offset, event: KeyEvent::On { channel: 0, key } }
+    TimedEvent { offset, event: KeyEvent::On { channel: 0, key, velocity: 127 } }
 }
 
 fn off(offset: u32, key: u8) -> TimedEvent {
@@ -307,7 +307,7 @@ fn keys_mode_sounds_from_key_to_release() {
     let latency = rig.latency();
     let (start, stop) = (latency + 1_123, latency + 10_017);
     assert!(rig.left[..start].iter().all(|sample| *sample == 0.0));
-    let heard = LaneValues::default().frame(1, 0, PitchClass::new(0).map(Held::Note));
+    let heard = LaneValues::default().frame(1, 0, PitchClass::new(0).map(|note| (Held::Note(note), 1.0)));
     assert_eq!(rig.left[start], sample(&heard, 0, 0));
     assert!(rig.left[stop - 400..stop - 200].iter().all(|sample| *sample != 0.0));
     assert!(rig.left[stop..].iter().all(|sample| *sample == 0.0));
@@ -562,7 +562,7 @@ fn the_note_that_is_heard_is_shown() {
 #[test]
 fn three_keys_steer_to_their_chord_and_letting_go_gives_the_lanes_back() {
     let mut rig = rig(32_000.0, 320, 8.0);
-    let on = |key| TimedEvent { offset: 0, event: KeyEvent::On { channel: 0, key } };
+    let on = |key| TimedEvent { offset: 0, event: KeyEvent::On { channel: 0, key, velocity: 127 } };
     let off = |key| TimedEvent { offset: 0, event: KeyEvent::Off { channel: 0, key } };
     for index in 0..100 {
         let events = match index {
@@ -607,6 +607,29 @@ fn a_learned_controller_moves_its_parameter_within_a_block() {
     let gains: Vec<f32> = log.iter().filter(|c| c.kind == ControlKind::Frame).map(|c| c.gain).collect();
     assert_eq!(gains[..5], [1.0, 1.0, 0.0, 0.0, 10.0f32.powf(12.0 / 20.0)]);
     assert_eq!((gains[15], gains[25]), (10.0f32.powf(12.0 / 20.0), 0.5));
+}
+
+#[test]
+fn latched_keys_go_on_and_velocity_sets_strength_where_the_project_says_so() {
+    let mut rig = rig(32_000.0, 640, 8.0);
+    rig.meters.keys.latch.store(true, Ordering::Relaxed);
+    rig.meters.keys.velocity.store(true, Ordering::Relaxed);
+    for index in 0..40 {
+        let events = match index {
+            5 => vec![TimedEvent { offset: 0, event: KeyEvent::On { channel: 0, key: 67, velocity: 64 } }],
+            9 => vec![TimedEvent { offset: 0, event: KeyEvent::Off { channel: 0, key: 67 } }],
+            30 => vec![TimedEvent { offset: 0, event: KeyEvent::AllOff }],
+            _ => vec![],
+        };
+        let mut block = playing(640);
+        block.lanes.note_strength = 0.5;
+        block.events = &events;
+        rig.live(&block);
+    }
+    let log = rig.world.log();
+    let lanes = |index: u32| log.iter().find(|c| c.index == index).map(|c| (c.lanes.note, c.lanes.note_strength));
+    let g = (PitchClass::new(7), 0.5 * 64.0 / 127.0);
+    assert_eq!([lanes(4), lanes(6), lanes(25), lanes(33)], [Some((None, 0.5)), Some(g), Some(g), Some((None, 0.5))]);
 }
 
 #[test]

@@ -71,6 +71,10 @@ pub struct Project {
     pub directions: Option<FileReference>,
     /// MIDI controllers and what they move.
     pub controllers: BTreeMap<u8, Learnable>,
+    /// Targets of MIDI keys stay until other keys go down.
+    pub latch: bool,
+    /// Softly struck keys steer more weakly.
+    pub velocity: bool,
     /// Logical width and height of the editor.
     pub window: Option<(u32, u32)>,
     /// Fields of newer versions, and under "unreadable" what could not be understood.
@@ -86,6 +90,8 @@ impl Default for Project {
             precision: None,
             directions: None,
             controllers: BTreeMap::new(),
+            latch: false,
+            velocity: false,
             window: None,
             other: Map::new(),
         }
@@ -155,6 +161,13 @@ impl Project {
             }
             Some(value) => set_aside("controllers", value, &mut strange, &mut notes),
         }
+        for (key, place) in [("latch", &mut project.latch), ("velocity", &mut project.velocity)] {
+            match fields.remove(key) {
+                None | Some(Value::Null) => {}
+                Some(Value::Bool(on)) => *place = on,
+                Some(value) => set_aside(key, value, &mut strange, &mut notes),
+            }
+        }
         match fields.remove("window") {
             None | Some(Value::Null) => {}
             Some(value) => match read_size(&value) {
@@ -182,6 +195,11 @@ impl Project {
         if !self.controllers.is_empty() {
             let entries = self.controllers.iter().map(|(number, target)| (number.to_string(), json!(target.id())));
             fields.insert("controllers".into(), Value::Object(entries.collect()));
+        }
+        for (key, on) in [("latch", self.latch), ("velocity", self.velocity)] {
+            if on {
+                fields.insert(key.into(), json!(true));
+            }
         }
         if let Some((width, height)) = self.window {
             fields.insert("window".into(), json!([width, height]));
@@ -228,6 +246,8 @@ mod tests {
             precision: Some(Precision::Int4),
             directions: Some(FileReference::to_path("C:\\d\\notes.safetensors")),
             controllers: BTreeMap::from([(1, Learnable::Strength), (119, Learnable::Gain)]),
+            latch: true,
+            velocity: true,
             window: Some((900, 600)),
             ..Project::default()
         };
