@@ -10,4 +10,6 @@ pub const FILES: &[(&str, &[u8])] = &[
     ("model.safetensors", include_bytes!("../../assets/demo/model.safetensors")),
     ("tokenizer.json", include_bytes!("../../assets/demo/tokenizer.json")),
     (super::model::NOTES_FILE, include_bytes!("../../assets/demo/tiller-notes.safetensors")),
+    ("tiller-chords.safetensors", include_bytes!("../../assets/demo/tiller-chords.safetensors")),
+    ("tiller-tempo.safetensors", include_bytes!("../../assets/demo/tiller-tempo.safetensors")),
 ];

@@ -244,10 +244,11 @@ mod tests {
         KeyEvent::Off { channel: 0, key }
     }
 
+    /// Its name; "a chord" where it is one.
     fn note(keys: &Keys) -> Option<&'static str> {
         match keys.frame_target()? {
             Held::Note(class) => Some(class.name()),
-            Held::Chord(chord) => panic!("a chord: {chord:?}"),
+            Held::Chord(_) => Some("a chord"),
         }
     }
 
@@ -290,10 +291,11 @@ mod tests {
         assert!(!keys.any_held());
     }
 
+    /// Its root and quality; none where it is a note.
     fn chord(keys: &Keys) -> Option<(&'static str, Quality)> {
         match keys.frame_target()? {
             Held::Chord(chord) => Some((chord.root.name(), chord.quality)),
-            Held::Note(class) => panic!("a note: {}", class.name()),
+            Held::Note(_) => None,
         }
     }
 

@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn every_triad_in_every_inversion_with_doubled_tones() {
         for class in 0..Chord::COUNT {
-            let Some(chord) = Chord::of_class(class) else { panic!("{class} is a chord") };
+            let chord = Chord { root: PitchClass::of_key((class / 4) as u8), quality: Quality::ALL[class % 4] };
             let [a, b, c] = chord.quality.tones().map(|tone| 48 + chord.root.index() as u8 + tone);
             for keys in [vec![a, b, c], vec![b, c, a + 12], vec![c, a + 12, b + 12], vec![a - 12, a, b, c, c + 12]] {
                 let found = spelled(keys.iter().fold(0, |set, key| set | 1u128 << key));
