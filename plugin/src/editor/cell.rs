@@ -32,7 +32,8 @@ impl Cell<'_> {
         if response.hovered() && !self.chosen {
             fill = fill.lerp_to_gamma(theme::STEER, 0.25);
         }
-        let stroke = if self.sounding { Stroke::new(2.5, theme::STEER) } else { Stroke::new(1.0, theme::PANEL) };
+        let ring = if self.chosen { theme::TEXT } else { theme::STEER };
+        let stroke = if self.sounding { Stroke::new(2.5, ring) } else { Stroke::new(1.0, theme::PANEL) };
         ui.painter().rect(self.rect, theme::ROUND, fill, stroke, StrokeKind::Inside);
         ui.painter().text(self.text_at, Align2::CENTER_CENTER, self.name, FontId::proportional(self.size), ink);
         response.clicked()

@@ -62,7 +62,18 @@ class Editor:
         raise RuntimeError("the editor's window did not come")
 
     def resize(self, width: int, height: int) -> None:
-        xdotool("windowsize", self.window, str(width), str(height))
+        """Asks until the window has the size: hosts answer late when the machine is busy."""
+        until = time.monotonic() + 15.0
+        while self.size() != (width, height):
+            if time.monotonic() > until:
+                raise RuntimeError(f"the window stays at {self.size()} instead of {width} x {height}")
+            xdotool("windowsize", self.window, str(width), str(height))
+            time.sleep(0.5)
+        time.sleep(1.0)
+
+    def size(self) -> tuple[int, int]:
+        shape = xdotool("getwindowgeometry", "--shell", self.window)
+        return tuple(int(re.search(rf"{side}=(\d+)", shape).group(1)) for side in ("WIDTH", "HEIGHT"))
 
     def click(self, x: int, y: int) -> None:
         xdotool("mousemove", "--window", self.window, str(x), str(y))
@@ -151,19 +162,15 @@ def pictures(bundle: Path, out: Path) -> None:
         time.sleep(6.0)
         editor.shoot(out / "editor-playing.png")
         editor.resize(640, 480)
-        time.sleep(1.0)
         editor.shoot(out / "editor-small.png")
         editor.resize(1_300, 1_000)
-        time.sleep(1.0)
         editor.shoot(out / "editor-large.png")
 
     scene(load(note="D", quantise="beat"), playing)
 
     def missing(editor: Editor) -> None:
         time.sleep(2.0)
-        shape = xdotool("getwindowgeometry", "--shell", editor.window)
-        width = int(re.search(r"WIDTH=(\d+)", shape).group(1))
-        editor.click(width - 300, 24)
+        editor.click(editor.size()[0] - 300, 24)
         editor.type("/no/such/model")
         time.sleep(2.0)
         editor.shoot(out / "editor-model-missing.png")
