@@ -185,7 +185,8 @@ impl Plugin for Tiller {
 
 impl ClapPlugin for Tiller {
     const CLAP_ID: &'static str = "org.tiller.tiller";
-    const CLAP_DESCRIPTION: Option<&'static str> = Some("Plays MusicGen live and lets you steer it to a note");
+    const CLAP_DESCRIPTION: Option<&'static str> =
+        Some("Plays MusicGen live and lets you steer it to a note, a chord, a tempo");
     const CLAP_MANUAL_URL: Option<&'static str> = None;
     const CLAP_SUPPORT_URL: Option<&'static str> = None;
     const CLAP_FEATURES: &'static [ClapFeature] =
