@@ -2,7 +2,6 @@
 pub mod codec;
 pub mod kernel;
 
-mod cache_folder;
 pub mod checkpoint;
 pub mod control;
 pub mod dataset;
@@ -27,3 +26,4 @@ pub mod stages;
 pub mod status;
 pub mod steering;
 pub mod text;
+pub mod user_folders;

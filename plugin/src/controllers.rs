@@ -7,9 +7,10 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
-use tiller_engine::control::{PitchClass, Quality};
+use nice_plug::prelude::Enum;
 
 use crate::lanes::LaneValues;
+use crate::params::choices::{ChordQuality, Note, Root};
 use crate::params::{GAIN_DB, GUIDANCE, LONGEST, TEMPERATURE, TOP_K};
 
 /// Controllers that can be learned: 120 and up are channel mode messages.
@@ -47,9 +48,6 @@ pub enum Learnable {
     /// Silence.
     Bypass,
 }
-
-/// Qualities in the order of the parameter's choices after "off".
-const QUALITIES: [Quality; 4] = [Quality::Major, Quality::Minor, Quality::Diminished, Quality::Augmented];
 
 impl Learnable {
     /// Every one, in the order of their numbers.
@@ -104,12 +102,10 @@ impl Learnable {
         let along = |(low, high): (f32, f32)| low + at * (high - low);
         let steps = |value: f32, step: f32| (value / step).round() * step;
         match self {
-            Self::Note => lanes.note = choice(13).checked_sub(1).and_then(|index| PitchClass::new(index as u8)),
+            Self::Note => lanes.note = Note::from_index(choice(13)).pitch_class(),
             Self::NoteStrength => lanes.note_strength = steps(along((-1.0, 1.0)), 0.001),
-            Self::ChordRoot => lanes.chord_root = PitchClass::of_key(choice(12) as u8),
-            Self::ChordQuality => {
-                lanes.chord_quality = choice(5).checked_sub(1).and_then(|index| QUALITIES.get(index).copied());
-            }
+            Self::ChordRoot => lanes.chord_root = Root::from_index(choice(12)).pitch_class(),
+            Self::ChordQuality => lanes.chord_quality = ChordQuality::from_index(choice(5)).quality(),
             Self::ChordStrength => lanes.chord_strength = steps(along((-1.0, 1.0)), 0.001),
             Self::TempoStrength => lanes.tempo_strength = steps(along((-1.0, 1.0)), 0.001),
             Self::Strength => lanes.strength = steps(at, 0.001),
@@ -222,8 +218,8 @@ impl ControllerMap {
 pub struct Controllers {
     /// `[controller]`: its last value, 0 to 127, or [`NONE`] before the first.
     last: [u8; NUMBERS],
-    /// `[parameter]`: what is laid over it.
-    over: [Option<u8>; Learnable::ALL.len()],
+    /// `[parameter]`: the controller that is laid over it, and its value.
+    over: [Option<(u8, u8)>; Learnable::ALL.len()],
 }
 
 impl Default for Controllers {
@@ -245,7 +241,7 @@ impl Controllers {
             return;
         }
         if let Some(target) = map.target(number) {
-            self.over[target as usize] = Some(value);
+            self.over[target as usize] = Some((number, value));
         }
     }
 
@@ -258,12 +254,15 @@ impl Controllers {
         }
     }
 
-    /// The values with the controllers laid over them.
-    pub fn over(&self, lanes: &LaneValues) -> LaneValues {
+    /// The values with the controllers laid over them that are still tied to them: one that was forgotten, or is of a project that
+    /// was left, lets go at once.
+    pub fn over(&self, map: &ControllerMap, lanes: &LaneValues) -> LaneValues {
         let mut lanes = *lanes;
         for (target, over) in Learnable::ALL.iter().zip(&self.over) {
-            if let Some(value) = over {
-                target.set(&mut lanes, f32::from(*value) / 127.0);
+            if let Some((number, value)) = *over
+                && map.target(number) == Some(*target)
+            {
+                target.set(&mut lanes, f32::from(value) / 127.0);
             }
         }
         lanes
@@ -331,15 +330,19 @@ mod tests {
         let (map, mut controllers) = (strength_on(20), Controllers::default());
         let host = LaneValues { strength: 0.25, ..LaneValues::default() };
         controllers.hear(&map, 20, 127);
-        assert_eq!(controllers.over(&host).strength, 1.0);
+        assert_eq!(controllers.over(&map, &host).strength, 1.0);
         controllers.yield_to(&host, &LaneValues { gain: 0.5, ..host });
-        assert_eq!(controllers.over(&host).strength, 1.0, "another parameter moved");
+        assert_eq!(controllers.over(&map, &host).strength, 1.0, "another parameter moved");
         let drawn = LaneValues { strength: 0.5, ..host };
         controllers.yield_to(&host, &drawn);
-        assert_eq!(controllers.over(&drawn).strength, 0.5);
+        assert_eq!(controllers.over(&map, &drawn).strength, 0.5);
         controllers.hear(&map, 21, 127);
-        assert_eq!(controllers.over(&drawn), drawn, "a controller of nothing");
+        assert_eq!(controllers.over(&map, &drawn), drawn, "a controller of nothing");
         controllers.hear(&map, 200, 1);
+        controllers.hear(&map, 20, 0);
+        assert_eq!(controllers.over(&map, &drawn).strength, 0.0);
+        map.set(|_| None);
+        assert_eq!(controllers.over(&map, &drawn), drawn, "a controller that was forgotten lets go");
     }
 
     #[test]
@@ -349,11 +352,11 @@ mod tests {
             let host = LaneValues { strength: 0.25, ..LaneValues::default() };
             controllers.hear(&map, 1, middle);
             controllers.hear(&map, 1, middle);
-            assert_eq!(controllers.over(&host), host);
+            assert_eq!(controllers.over(&map, &host), host);
             controllers.hear(&map, 1, 0);
-            assert_eq!(controllers.over(&host).strength, 0.0);
+            assert_eq!(controllers.over(&map, &host).strength, 0.0);
             controllers.hear(&map, 1, middle);
-            assert!((controllers.over(&host).strength - 0.5).abs() < 0.01, "now it is meant");
+            assert!((controllers.over(&map, &host).strength - 0.5).abs() < 0.01, "now it is meant");
         }
     }
 
@@ -366,7 +369,7 @@ mod tests {
         controllers.hear(&map, 74, 90);
         assert_eq!((map.learning(), map.take_learned()), (None, Some((74, Learnable::Guidance))));
         assert_eq!(map.take_learned(), None);
-        assert_eq!(controllers.over(&LaneValues::default()), LaneValues::default());
+        assert_eq!(controllers.over(&map, &LaneValues::default()), LaneValues::default());
         map.learn(Some(Learnable::Gain));
         map.learn(None);
         controllers.hear(&map, 74, 91);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nice_plug::prelude::Param;
 use serde::{Deserialize, Serialize};
+use tiller_engine::user_folders;
 
 use crate::params::TillerParams;
 use crate::state::document::LONGEST_PROMPT;
@@ -213,10 +214,7 @@ pub struct PresetFolder(PathBuf);
 impl PresetFolder {
     /// The user's: by XDG, or where the system keeps what applications remember.
     pub fn user() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = || variable("HOME").map(|home| home.join(".local/share"));
-        let data = variable("XDG_DATA_HOME").or_else(|| variable("APPDATA")).or_else(home);
-        Self(data.unwrap_or_else(std::env::temp_dir).join("tiller").join("presets"))
+        Self(user_folders::data().join("presets"))
     }
 
     /// Any folder.

@@ -358,7 +358,7 @@ impl<C: Clock> Processor<C> {
 
     fn send(&mut self, index: u32) {
         let hop = self.settings.latency.hop();
-        let lanes = self.controllers.over(&self.lanes);
+        let lanes = self.controllers.over(&self.meters.controllers, &self.lanes);
         let latch = self.meters.keys.latch.load(Ordering::Relaxed);
         let by_velocity = self.meters.keys.velocity.load(Ordering::Relaxed);
         let held = self.keys.asked(latch).map(|asked| {

@@ -13,9 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::Decoder;
 use super::quality::Quality;
-use crate::cache_folder;
 use crate::kernel::layer::Layer;
 use crate::precision::Precision;
+use crate::user_folders;
 
 /// Raised with every change of what a packed weight means or where it lies.
 const FORMAT: &str = "tiller-packed-1";
@@ -46,7 +46,7 @@ pub fn path(folder: &Path, hash: &str, precision: Precision) -> PathBuf {
 
 /// The user's cache folder for packed weights.
 pub fn standard_folder() -> PathBuf {
-    cache_folder::user().join("packed")
+    user_folders::cache().join("packed")
 }
 
 /// Tells damaged bytes from whole ones; not a secret.

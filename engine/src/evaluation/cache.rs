@@ -1,7 +1,7 @@
 //! Results kept between runs, item by item: an interrupted evaluation goes on where it stopped. Worker threads.
 
 use super::{EVALUATION_VERSION, EvaluationError};
-use crate::cache_folder;
+use crate::user_folders;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
@@ -40,7 +40,7 @@ impl Cache {
         if let Some(target) = target.filter(|target| target.join("CACHEDIR.TAG").is_file()) {
             return target.join("tiller-evaluation");
         }
-        cache_folder::user().join("evaluation")
+        user_folders::cache().join("evaluation")
     }
 
     /// Items `0..count` of a stage: read if they were kept, made on all cores otherwise. `key` says everything that the
