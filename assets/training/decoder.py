@@ -40,7 +40,7 @@ NEAR = 50  # columns from BOS that are judged apart: 1 s
 def delay(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Frames `[b, q, t]` to input columns and targets, both `[b, q, t]`; a target of -100 carries no loss."""
     batch, books, frames = codes.shape
-    columns = torch.full((batch, books, frames + 1), architecture.SPECIAL)
+    columns = torch.full((batch, books, frames + 1), architecture.SPECIAL, device=codes.device)
     for book in range(books):
         columns[:, book, book + 1 :] = codes[:, book, : frames - book]
     targets = columns[..., 1:].masked_fill(columns[..., 1:] == architecture.SPECIAL, -100)
@@ -54,17 +54,23 @@ class Trained(torch.nn.Module):
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
 
-    def text_states(self, prompts: list[str], kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def words(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask, `[b, n]`, where the weights lie."""
+        device = self.model.enc_to_dec_proj.weight.device
+        ids, mask = (torch.tensor(rows, device=device) for rows in text.batch(self.tokenizer, prompts))
+        return ids, mask
+
+    def text_states(self, words: tuple[torch.Tensor, torch.Tensor], kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Projected states `[b, n, d]` and mask. A dropped row has zero states, so its cross-attention is exactly 0,
         as in the reference's row with mask 0; its mask is left as it is because a softmax over nothing is undefined."""
-        ids, mask = map(torch.tensor, text.batch(self.tokenizer, prompts))
+        ids, mask = words
         states = self.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         states = self.model.enc_to_dec_proj(states) * (mask * kept[:, None])[..., None]
         return states, mask
 
-    def losses(self, columns, targets, prompts, kept) -> torch.Tensor:
+    def losses(self, columns, targets, words, kept) -> torch.Tensor:
         """Cross-entropy of every code in nats, `[q, b, t]`; 0 where the delay pattern has none."""
-        states, mask = self.text_states(prompts, kept)
+        states, mask = self.text_states(words, kept)
         hidden = self.model.decoder.model.decoder(
             input_ids=columns.flatten(0, 1), encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
         ).last_hidden_state
@@ -75,9 +81,9 @@ class Trained(torch.nn.Module):
             rows.append(row.view(wanted.shape))
         return torch.stack(rows)
 
-    def forward(self, columns, targets, prompts, kept) -> torch.Tensor:
+    def forward(self, columns, targets, words, kept) -> torch.Tensor:
         """Mean cross-entropy per codebook, `[q]`, in nats."""
-        return self.losses(columns, targets, prompts, kept).sum((1, 2)) / (targets >= 0).sum((0, 2))
+        return self.losses(columns, targets, words, kept).sum((1, 2)) / (targets >= 0).sum((0, 2))
 
 
 def initialise(model) -> None:
@@ -121,14 +127,16 @@ def optimisers(model, rate: float, text_rate: float) -> list[torch.optim.Optimiz
 @torch.no_grad()
 def evaluate(trained: Trained, codes: np.ndarray, prompts: list[str]) -> str:
     """Loss per codebook and mean of whole windows, and the mean of the first second; with the prompt and without it."""
-    texts = []
+    texts, device = [], next(trained.parameters()).device
     for kept in (1.0, 0.0):
         total, near = torch.zeros(architecture.CODEBOOKS), torch.zeros(architecture.CODEBOOKS)
         for start in range(0, len(codes), 8):
-            part = torch.from_numpy(codes[start : start + 8, :, : architecture.WINDOW].astype(np.int64))
+            part = torch.from_numpy(codes[start : start + 8, :, : architecture.WINDOW].astype(np.int64)).to(device)
             columns, targets = delay(part)
-            with torch.autocast("cpu", torch.bfloat16):
-                losses = trained.losses(columns, targets, prompts[start : start + 8], torch.full((len(part),), kept))
+            drop = torch.full((len(part),), kept, device=device)
+            with torch.autocast(device.type, torch.bfloat16):
+                losses = trained.losses(columns, targets, trained.words(prompts[start : start + 8]), drop).cpu()
+            targets = targets.cpu()
             total += losses.sum((1, 2)) / (targets >= 0).sum((0, 2)) * len(part)
             near += losses[..., :NEAR].sum((1, 2)) / (targets[..., :NEAR] >= 0).sum((0, 2)) * len(part)
         total, near = total / len(codes), near / len(codes)
@@ -226,7 +234,7 @@ class Training:
         """Loss per codebook of one batch; leaves the gradients on `trained`."""
         columns, targets = delay(torch.from_numpy(codes.astype(np.int64)))
         with torch.autocast("cpu", torch.bfloat16):
-            losses = trained(columns, targets, prompts, kept)
+            losses = trained(columns, targets, trained.words(prompts), kept)
         (losses * self.weights).mean().backward()
         return losses.detach()
 

@@ -20,7 +20,7 @@ pub mod texture;
 pub const SAMPLE_RATE: usize = 32_000;
 
 /// Version of the generator: raised whenever the same seed would give other music or other words.
-pub const GENERATOR_VERSION: u32 = 5;
+pub const GENERATOR_VERSION: u32 = 6;
 
 /// Why a clip could not be rendered or written.
 #[derive(Debug, thiserror::Error)]

@@ -40,8 +40,8 @@ struct Arguments {
     /// Write codes of this checkpoint's codec (a MusicGen directory, or "demo"); parts that are there are kept.
     #[arg(long, value_name = "CHECKPOINT")]
     codes: Option<PathBuf>,
-    /// With --codes: twelve clips in a row are one piece under one prompt on the twelve tonics.
-    #[arg(long, requires = "codes")]
+    /// Twelve clips in a row are one piece under one prompt on the twelve tonics.
+    #[arg(long)]
     every_key: bool,
     /// With --codes: index of the first clip, a multiple of 256.
     #[arg(long, default_value_t = 0, requires = "codes")]
@@ -101,6 +101,7 @@ fn run(arguments: &Arguments) -> Result<u64, DatasetError> {
         return Err(DatasetError::Request(format!("--seconds {} is outside 0.5 to 600", arguments.seconds)));
     }
     let font = &arguments.soundfont;
+    let keys = if arguments.every_key { Keys::Each } else { Keys::Spread };
     match (&arguments.kind, &arguments.codes) {
         (Some(_), Some(_)) => Err(DatasetError::Request("--codes encodes music: leave concept and labels out".into())),
         (None, Some(checkpoint)) => {
@@ -108,7 +109,7 @@ fn run(arguments: &Arguments) -> Result<u64, DatasetError> {
                 folder: out.clone(),
                 soundfont: font.clone(),
                 seed: arguments.seed,
-                keys: if arguments.every_key { Keys::Each } else { Keys::Spread },
+                keys,
                 first: arguments.first,
                 clips: arguments.clips,
                 seconds: arguments.seconds,
@@ -117,7 +118,8 @@ fn run(arguments: &Arguments) -> Result<u64, DatasetError> {
         }
         (None, None) => {
             let bar = bar(arguments.clips);
-            write_music(out, font, arguments.seed, arguments.clips, arguments.seconds, |done| bar.set_position(done))
+            let seed = (arguments.seed, keys);
+            write_music(out, font, seed, arguments.clips, arguments.seconds, |done| bar.set_position(done))
         }
         (Some(Kind::Concept { name }), None) => {
             let bar = bar(0);

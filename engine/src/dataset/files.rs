@@ -2,7 +2,7 @@
 
 use super::concepts::{Concept, ConceptClip};
 use super::harmony::{Harmony, Mode, PITCH_CLASS_NAMES};
-use super::music::Music;
+use super::music::{Keys, Music};
 use super::render::Renderer;
 use super::{DatasetError, GENERATOR_VERSION, SAMPLE_RATE};
 use rayon::prelude::*;
@@ -34,7 +34,7 @@ pub struct MusicLabel {
     pub key: &'static str,
     /// Mode.
     pub mode: Mode,
-    /// Progression, vamp, unison or medley.
+    /// Progression, vamp, unison, medley or turns.
     pub harmony: Harmony,
     /// Mean MIDI velocity that was asked for: 52 to 110.
     pub loudness: i32,
@@ -187,14 +187,14 @@ pub(super) fn as_read(sample: f32) -> f32 {
 /// Clips that are rendered before they are written: bounds the memory, keeps all cores busy.
 const BATCH: u64 = 64;
 
-/// Renders `clips` clips of music into `folder`; calls `progress` with the number done. Returns the number of clips.
+/// Renders `clips` clips of music of a seed, with this share of the keys, into `folder`; calls `progress` with the number done. Returns the number of clips.
 ///
 /// # Errors
 /// A SoundFont that cannot be read, a silent clip, or a file that cannot be written.
 pub fn write_music(
     folder: &Path,
     soundfont: &Path,
-    seed: u64,
+    (seed, keys): (u64, Keys),
     clips: u64,
     seconds: f64,
     progress: impl Fn(u64),
@@ -206,7 +206,7 @@ pub fn write_music(
         let batch: Vec<(Music, Vec<f32>)> = (first..clips.min(first + BATCH))
             .into_par_iter()
             .map(|index| {
-                let music = Music::compose(seed, index, seconds);
+                let music = Music::compose_with(keys, seed, index, seconds);
                 renderer.music(&music, samples).map(|audio| (music, audio))
             })
             .collect::<Result<_, _>>()?;

@@ -76,6 +76,16 @@ impl Key {
         [self.pitch_class(degree), self.pitch_class(degree + 2), self.pitch_class(degree + 4)]
     }
 
+    /// The key whose tonic triad is the one on this degree; the diminished one gives way to the one above it.
+    pub fn relative(self, degree: usize) -> Self {
+        let [root, third, fifth] = self.triad(degree);
+        if (fifth + 12 - root) % 12 == 6 {
+            return self.relative(degree + 1);
+        }
+        let mode = if (third + 12 - root) % 12 == 4 { Mode::Major } else { Mode::Minor };
+        Self { tonic: root, mode }
+    }
+
     /// Every scale tone within the window, as MIDI notes in rising order.
     pub fn tones_in(self, window: Window) -> Vec<u8> {
         let tones: Vec<usize> = (0..7).map(|degree| self.pitch_class(degree)).collect();
@@ -100,61 +110,111 @@ pub enum Harmony {
     /// Sections of a bar or a few, each in a key and of a material of its own: the instrument is all that stays. What a piece does
     /// that is steered elsewhere while it sounds.
     Medley,
+    /// Sections as a medley's, but all at home: on one tone of the scale, on one of its triads, or on the progression.
+    Turns,
 }
 
-/// A stretch of a medley.
+/// A stretch of a piece that changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Section {
     /// Its bars, counted from the start of the piece.
     pub bars: std::ops::Range<usize>,
-    /// Key and mode.
+    /// Key and mode; of a static section in [`Harmony::Turns`], those of its triad.
     pub key: Key,
-    /// Its material; never a medley.
+    /// Its material; a progression, a vamp or a unison.
     pub harmony: Harmony,
+    /// How much longer a beat lasts than the piece's tempo says.
+    pub stretch: f64,
 }
 
 impl Section {
-    /// Sections that fill so many bars. Tonics are drawn as steps from that of `key`, so that each class is as likely.
-    pub fn medley(key: Key, bars: usize, random: &mut Random) -> Vec<Self> {
-        let mut sections = Vec::new();
-        let mut from = 0;
-        while from < bars {
-            let to = (from + random.between(1, 3) as usize).min(bars);
+    /// Longest and shortest beats of a section: a quarter to a half away from the piece's tempo, either way alike.
+    pub(super) const STRETCHES: [f64; 4] = [2.0 / 3.0, 0.8, 1.25, 1.5];
+
+    /// The sections of a piece in `key` that lasts for `beats` of its own tempo. One piece that changes in two changes tempo as well.
+    pub fn of(harmony: Harmony, key: Key, beats: f64, random: &mut Random) -> Vec<Self> {
+        if !harmony.changes() {
+            return vec![Self { bars: 0..(beats / 4.0).ceil() as usize + 1, key, harmony, stretch: 1.0 }];
+        }
+        let hurries = random.chance(0.5);
+        let (mut sections, mut from, mut lasted) = (Vec::new(), 0, 0.0);
+        while lasted < beats + 4.0 {
+            let to = from + random.between(1, 3) as usize;
+            // Static ones most: what is rarest elsewhere and asked for by steering.
+            let material =
+                [Harmony::Unison, Harmony::Unison, Harmony::Vamp, Harmony::Vamp, Harmony::Progression][random.below(5)];
             let mode = if random.chance(0.5) { Mode::Major } else { Mode::Minor };
-            let key = Key { tonic: (key.tonic + random.below(12)) % 12, mode };
-            // Half of them on one note: what is rarest elsewhere and asked for most by steering.
-            let harmony = [Harmony::Unison, Harmony::Unison, Harmony::Vamp, Harmony::Progression][random.below(4)];
-            sections.push(Self { bars: from..to, key, harmony });
+            let (step, degree) = (random.below(12), random.below(6));
+            let key = match (harmony, material) {
+                // As steps from the tonic, so that each class is as likely.
+                (Harmony::Medley, _) => Key { tonic: (key.tonic + step) % 12, mode },
+                (_, Harmony::Progression) => key,
+                _ => key.relative(degree),
+            };
+            let stretch = if hurries && random.chance(0.6) { Self::STRETCHES[random.below(4)] } else { 1.0 };
+            sections.push(Self { bars: from..to, key, harmony: material, stretch });
+            lasted += 4.0 * (to - from) as f64 * stretch;
             from = to;
         }
         sections
     }
 }
 
+/// When the beats of a score sound, where sections have tempos of their own.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    /// Of each section: first beat in the score, when it sounds, and how long its beats are.
+    starts: Vec<(f64, f64, f64)>,
+}
+
+impl Clock {
+    /// Of sections that follow each other.
+    pub fn new(sections: &[Section]) -> Self {
+        let mut at = 0.0;
+        let starts = sections.iter().map(|section| {
+            let start = (4.0 * section.bars.start as f64, at, section.stretch);
+            at += 4.0 * section.bars.len() as f64 * section.stretch;
+            start
+        });
+        Self { starts: starts.collect() }
+    }
+
+    /// When a beat of the score sounds, in beats of the piece's tempo.
+    pub fn at(&self, beat: f64) -> f64 {
+        let place = self.starts.partition_point(|(first, ..)| *first <= beat).saturating_sub(1);
+        self.starts.get(place).map_or(beat, |(first, at, stretch)| at + (beat - first) * stretch)
+    }
+}
+
 impl Harmony {
-    /// Of so many pieces in one key, how many are unisons, vamps and medleys.
+    /// Of so many pieces in one key, how many are of each material; the others are progressions.
     const ROUND: usize = 40;
-    const UNISONS: usize = 1;
-    const VAMPS: usize = 3;
-    const MEDLEYS: usize = 10;
+    const SHARES: [(Self, usize); 4] = [(Self::Unison, 1), (Self::Vamp, 2), (Self::Medley, 12), (Self::Turns, 10)];
 
     /// What the piece of `key` in `turn` is made of; `key` is any number below 24 that stands for the key. Each key has its
     /// share of each material exactly: drawn freely, a few pieces on one note would favour a pitch class.
     pub fn of_turn(seed: u64, key: usize, turn: u64) -> Self {
         let (round, place) = (turn / Self::ROUND as u64, (turn % Self::ROUND as u64) as usize);
         let order: [usize; Self::ROUND] = Random::new(seed, 24 * round + key as u64, PURPOSE).permutation();
-        match order[place] {
-            n if n < Self::UNISONS => Self::Unison,
-            n if n < Self::UNISONS + Self::VAMPS => Self::Vamp,
-            n if n < Self::UNISONS + Self::VAMPS + Self::MEDLEYS => Self::Medley,
-            _ => Self::Progression,
+        let mut below = 0;
+        for (harmony, pieces) in Self::SHARES {
+            below += pieces;
+            if order[place] < below {
+                return harmony;
+            }
         }
+        Self::Progression
+    }
+
+    /// Whether it has sections.
+    pub fn changes(self) -> bool {
+        matches!(self, Self::Medley | Self::Turns)
     }
 
     /// The pitch classes that a piece in `key` keeps to; none where it may use them all.
     pub fn tones(self, key: Key) -> Vec<usize> {
         match self {
-            Self::Progression | Self::Medley => Vec::new(),
+            Self::Progression | Self::Medley | Self::Turns => Vec::new(),
             Self::Vamp => key.triad(0).to_vec(),
             Self::Unison => vec![key.tonic],
         }
@@ -204,6 +264,32 @@ mod tests {
         let a_minor = Key { tonic: 9, mode: Mode::Minor };
         assert_eq!(a_minor.triad(0), [9, 0, 4]);
         assert_eq!(a_minor.triad(5), [5, 9, 0]);
+    }
+
+    #[test]
+    fn sections_follow_each_other_in_score_and_in_sound() {
+        let key = Key { tonic: 9, mode: Mode::Minor };
+        let mut tempos = 0;
+        for seed in 0..200 {
+            for harmony in [Harmony::Turns, Harmony::Medley, Harmony::Vamp] {
+                let sections = Section::of(harmony, key, 60.0, &mut Random::new(seed, 0, 1));
+                assert!(sections.windows(2).all(|pair| pair[0].bars.end == pair[1].bars.start));
+                let clock = Clock::new(&sections);
+                let end = 4.0 * sections.last().expect("one").bars.end as f64;
+                assert!(clock.at(end) > 60.0, "{} beats sound for {}", end, clock.at(end));
+                let times: Vec<f64> = (0..1_000).map(|i| clock.at(end * f64::from(i) / 1_000.0)).collect();
+                let steps = times.windows(2).map(|pair| (pair[1] - pair[0]) / (end / 1_000.0));
+                assert!(steps.clone().all(|step| (0.66..1.51).contains(&step)));
+                tempos += usize::from(steps.into_iter().any(|step| step < 0.9));
+                for section in &sections {
+                    assert!(harmony != Harmony::Vamp || *section == sections[0] && section.key == key);
+                    assert!(section.stretch == 1.0 || harmony != Harmony::Vamp);
+                }
+            }
+        }
+        assert!((130..200).contains(&tempos), "{tempos} of 600 change tempo");
+        assert_eq!(key.relative(2), Key { tonic: 0, mode: Mode::Major });
+        assert_eq!(key.relative(1), key.relative(2), "no piece is in a diminished key");
     }
 
     #[test]
