@@ -7,7 +7,7 @@ pub mod delay_pattern;
 mod forward;
 pub mod kv_cache;
 pub mod packed;
-mod position;
+pub(crate) mod position;
 pub mod quality;
 pub mod sampling;
 mod weights;

@@ -1,5 +1,6 @@
 //! What can go wrong in the engine, in words for a musician: the thing and the remedy.
 
+use crate::backend::BackendError;
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
 use crate::steering::directions::DirectionsError;
@@ -20,6 +21,9 @@ pub enum EngineError {
     /// The codec was given what it cannot decode.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// What computes the steps cannot.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The model made numbers that are not finite.
     #[error(
         "{model} made numbers that are not finite; its weights are damaged or it is steered too hard: load it again"

@@ -1,4 +1,5 @@
 //! Streaming MusicGen with steering.
+pub mod backend;
 pub mod codec;
 pub mod kernel;
 

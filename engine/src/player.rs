@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use crate::backend::cpu::CpuBackend;
+use crate::backend::{Backend, BackendError, Draw, MOST_DRAWS, MOST_TAPS, Step, StepRow, Tap};
 use crate::control::{ControlFrame, ControlKind};
 use crate::decoder::delay_pattern::DelayPattern;
-use crate::decoder::kv_cache::KvCache;
-use crate::decoder::sampling::{Sampler, Sampling};
-use crate::decoder::{Observer, Row, Scratch};
+use crate::decoder::sampling::Sampling;
 use crate::error::EngineError;
 use crate::model::Model;
 use crate::piece::{Piece, Sink};
@@ -29,7 +29,7 @@ use roll::{REBUILD_POSITIONS, Roll};
 pub const MAX_ROWS: usize = 4 + 2 * REBUILD_POSITIONS as usize;
 
 /// Pieces and positions of a step that are steered apart: the current, the ending, the rebuilt positions.
-const SLOTS: usize = 2 + REBUILD_POSITIONS as usize;
+pub(crate) const SLOTS: usize = 2 + REBUILD_POSITIONS as usize;
 
 /// What a step computed, for measurements and tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,12 +42,6 @@ pub struct StepWork {
     pub switched: bool,
 }
 
-/// The KV caches of one piece: the conditional and the unconditional guidance row.
-struct CachePair {
-    conditional: KvCache,
-    unconditional: KvCache,
-}
-
 /// Plays one model.
 pub struct Player {
     model: Arc<Model>,
@@ -57,11 +51,16 @@ pub struct Player {
     rebuild_prompt: Option<Arc<Prompt>>,
     /// What the ending piece ended under: when its flush runs may depend on timing, so a later prompt must not reach it.
     ending_prompt: Option<Arc<Prompt>>,
-    scratch: Scratch,
-    sampler: Sampler,
-    /// The current piece's caches, and those of the ending piece or the rebuilt window.
-    pairs: [CachePair; 2],
-    /// Which of `pairs` the current piece runs in.
+    /// Computes the steps. It has two pairs of caches, each of a conditional and an unconditional guidance row: the current
+    /// piece's, and those of the ending piece or the rebuilt window.
+    backend: Box<dyn Backend>,
+    /// The processor's threads: for the codec, and for the steps when a card gives up.
+    pool: Arc<Pool>,
+    /// Positions that a cache has beyond the window.
+    margin: usize,
+    /// What the musician should know and has not been told.
+    notice: Option<String>,
+    /// Which pair of caches the current piece runs in.
     live: usize,
     pieces: [Piece; 2],
     /// Which of `pieces` is current, if any.
@@ -89,25 +88,43 @@ impl Player {
 
     /// As [`Player::new`], on the threads of `pool` besides the runner's own. What is played does not depend on them.
     pub fn on(pool: Arc<Pool>, model: Arc<Model>, prompt: Arc<Prompt>, window: Option<usize>) -> Self {
-        let window = window.map_or(model.window(), |window| window.max(64).min(model.window()));
-        let decoder = model.decoder();
-        let pattern = DelayPattern::new(decoder.codebooks(), model.channels());
+        let backend = CpuBackend::new(model.clone(), pool.clone(), Self::capacity(&model, window));
+        Self::computed_by(Box::new(backend), pool, model, prompt, window)
+    }
+
+    /// Positions that a backend's caches need for the model's own play window, or for a shorter one.
+    pub fn capacity(model: &Model, window: Option<usize>) -> usize {
+        let pattern = DelayPattern::new(model.decoder().codebooks(), model.channels());
         // An ending piece takes a few more steps than the window has positions: it does not roll over.
-        let capacity = window + pattern.max_delay() + 1;
-        let pair = || CachePair {
-            conditional: KvCache::new(decoder, capacity),
-            unconditional: KvCache::new(decoder, capacity),
-        };
+        Self::clamped(model, window) + pattern.max_delay() + 1
+    }
+
+    fn clamped(model: &Model, window: Option<usize>) -> usize {
+        window.map_or(model.window(), |window| window.max(64).min(model.window()))
+    }
+
+    /// As [`Player::on`], its steps computed by `backend`, whose caches have [`Player::capacity`] positions.
+    pub fn computed_by(
+        backend: Box<dyn Backend>,
+        pool: Arc<Pool>,
+        model: Arc<Model>,
+        prompt: Arc<Prompt>,
+        window: Option<usize>,
+    ) -> Self {
+        let capacity = Self::capacity(&model, window);
+        let window = Self::clamped(&model, window);
+        let margin = capacity - window;
+        let decoder = model.decoder();
         let format = model.format();
         let frame_seconds = format.frame_samples as f32 / format.model_rate as f32;
         let piece = || Piece::new(decoder, model.codec(), model.channels(), window, frame_seconds, &pool);
         let width = decoder.blocks() * decoder.hidden();
         Self {
-            scratch: Scratch::on(decoder, MAX_ROWS, pool.clone()),
-            sampler: Sampler::new(decoder.vocab()),
-            pairs: [pair(), pair()],
             live: 0,
             pieces: [piece(), piece()],
+            backend,
+            margin,
+            notice: None,
             current: None,
             ending: None,
             ending_base: 0,
@@ -119,6 +136,7 @@ impl Player {
             rebuild_prompt: None,
             ending_prompt: None,
             prompt,
+            pool,
             model,
         }
     }
@@ -167,12 +185,25 @@ impl Player {
             self.current = None;
         }
         match control.kind {
-            ControlKind::End => self.end(sink),
+            ControlKind::End => match self.end(sink) {
+                Err(EngineError::Backend(why)) => {
+                    self.fall_back(&why);
+                    Ok(())
+                }
+                other => other,
+            },
             ControlKind::Frame => {
                 if self.current.is_none() {
                     self.begin(control.piece);
                 }
-                self.step(Some(control), sink)
+                match self.step(Some(control), sink) {
+                    Err(EngineError::Backend(why)) => {
+                        self.fall_back(&why);
+                        self.begin(control.piece);
+                        self.step(Some(control), sink)
+                    }
+                    other => other,
+                }
             }
         }
     }
@@ -182,7 +213,16 @@ impl Player {
     /// # Errors
     /// When the model's numbers are not finite.
     pub fn flush(&mut self, sink: Sink<'_>) -> Result<(), EngineError> {
-        if self.ending.is_some() { self.step(None, sink) } else { Ok(()) }
+        if self.ending.is_none() {
+            return Ok(());
+        }
+        match self.step(None, sink) {
+            Err(EngineError::Backend(why)) => {
+                self.fall_back(&why);
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Takes a few steps that nobody hears, so that the first heard one does not meet cold memory.
@@ -270,68 +310,73 @@ impl Player {
             let doses = piece.zip(step).map_or(&Doses::NONE, |(piece, step)| self.pieces[piece].doses(step));
             steering.pushes(doses)
         });
-        let mut rows = ArrayVec::<Row<'_>, MAX_ROWS>::new();
-        let injection = |slot: usize| steered[slot].then(|| self.injections[slot].as_slice());
+        let mut rows = ArrayVec::<StepRow<'_>, MAX_ROWS>::new();
         let conditional_only = self.model.steering().conditional_only();
         let caches_of = |pair: usize| [2 * pair, 2 * pair + 1];
-        let mut push = |pair: usize, position: u32, codes, slot: usize, logits| {
+        let mut push = |pair: usize, position: u32, codes, slot: usize| {
             let prompt = match slot {
                 0 => &self.prompt,
                 1 => self.ending_prompt.as_ref().unwrap_or(&self.prompt),
                 _ => self.rebuild_prompt.as_ref().unwrap_or(&self.prompt),
             };
-            for (cache, text) in caches_of(pair).into_iter().zip([Some(&prompt.cross), None]) {
+            for (cache, prompt) in caches_of(pair).into_iter().zip([Some(prompt), None]) {
                 let position = position as usize;
-                let given = text.is_some() || !conditional_only;
-                let injection = injection(slot).filter(|_| given);
+                let given = prompt.is_some() || !conditional_only;
+                let injection = (steered[slot] && given).then_some(slot);
                 let pushes = if given { held[slot].as_slice() } else { &[] };
-                rows.push(Row { cache, position, codes, text, injection, pushes, logits });
+                rows.push(StepRow { cache, position, codes, prompt, injection, pushes });
             }
         };
+        // Rows that are drawn from come first.
+        let mut draws = ArrayVec::<Draw, MOST_DRAWS>::new();
         if let Some(current) = current {
             let piece = &self.pieces[current];
-            push(self.live, piece.taken() - self.base, piece.input(piece.taken(), self.base), 0, true);
+            push(self.live, piece.taken() - self.base, piece.input(piece.taken(), self.base), 0);
+            draws.push(draw_of(piece));
         }
-        let after_current = if current.is_some() { 2 } else { 0 };
+        let ending_draw = draws.len();
         if let Some(ending) = ending {
             let (piece, base) = (&self.pieces[ending], self.ending_base);
-            push(1 - self.live, piece.taken() - base, piece.input(piece.taken(), base), 1, true);
+            push(1 - self.live, piece.taken() - base, piece.input(piece.taken(), base), 1);
+            draws.push(draw_of(piece));
         }
         if let (Some(current), Some(range)) = (current, rebuilding.clone()) {
             let start = self.roll.next_base(self.base);
             for (slot, position) in range.enumerate() {
                 let codes = self.pieces[current].input(start + position, start);
-                push(1 - self.live, position, codes, 2 + slot, false);
+                push(1 - self.live, position, codes, 2 + slot);
             }
         }
-        let [a, b] = &mut self.pairs;
-        let mut caches = [&mut a.conditional, &mut a.unconditional, &mut b.conditional, &mut b.unconditional];
-        let mut probes = match current {
+        let probes = match current {
             Some(current) => self.pieces[current].guards().map(|(lane, guard)| {
                 // A lane that holds sees for itself when the target is there.
                 let class = guard.class().filter(|_| !steering.holds(lane))?;
-                Some((steering.probe(lane, class)?, 0.0f32))
+                steering.probe(lane, class)
             }),
-            None => [None; 2],
+            None => [None; MOST_TAPS],
         };
-        let looked_at = probes.iter().any(Option::is_some);
-        let mut observe = |block: usize, row: usize, output: &[f32]| {
-            // Detectors learned from the unconditional row, which is the current piece's second.
-            let looking = probes.iter_mut().flatten().filter(|(probe, _)| row == 1 && probe.block == block);
-            looking.for_each(|(probe, projection)| *projection = probe.project(output));
-        };
-        let observer: Option<Observer<'_>> = if looked_at { Some(&mut observe) } else { None };
-        self.model.decoder().forward(&rows, &mut caches, &mut self.scratch, observer);
+        // Detectors learned from the unconditional row, which is the current piece's second.
+        let taps: ArrayVec<Tap, MOST_TAPS> =
+            probes.iter().flatten().map(|probe| Tap { block: probe.block, row: 1 }).collect();
+        let step = Step { rows: &rows, tables: &self.injections, draws: &draws, taps: &taps };
+        let stepped = self.backend.step(&step);
         let rebuilt = rebuilding.as_ref().map_or(0, ExactSizeIterator::len);
         self.work = StepWork { rows: rows.len(), rebuilt, switched };
         drop(rows);
         drop(held);
+        stepped.map_err(|error| match error {
+            BackendError::NotFinite => EngineError::NotFinite { model: self.model.name().to_owned() },
+            other => other.into(),
+        })?;
         if let Some(current) = current {
             // What the unconditional row, which is looked at, was given.
             let given = steered[0] && !self.model.steering().conditional_only();
             let injected = if given { self.injections[0].as_slice() } else { &[] };
+            let mut tap = 0;
             for ((_, guard), probe) in self.pieces[current].guards().into_iter().zip(probes) {
-                let Some((probe, projection)) = probe else { continue };
+                let Some(probe) = probe else { continue };
+                let projection = probe.project(self.backend.tapped(tap));
+                tap += 1;
                 guard.hear(projection - probe.of_injection(injected), probe.detector);
             }
         }
@@ -340,7 +385,7 @@ impl Player {
         }
 
         if let Some(ending) = ending {
-            self.sample(ending, after_current, sink)?;
+            self.sample(ending, ending_draw, sink)?;
         }
         if let Some(ending) = self.ending {
             if !self.pieces[ending].needs_step() {
@@ -383,28 +428,35 @@ impl Player {
         steered
     }
 
-    /// Samples the codes of a piece from the logits of rows `row` (conditional) and `row + 1`.
-    fn sample(&mut self, piece: usize, row: usize, sink: Sink<'_>) -> Result<(), EngineError> {
-        let (conditional, unconditional) = (self.scratch.logits(row), self.scratch.logits(row + 1));
-        if !conditional.iter().chain(unconditional).all(|logit| logit.is_finite()) {
-            return Err(EngineError::NotFinite { model: self.model.name().to_owned() });
-        }
-        let vocab = self.model.decoder().vocab();
-        let sampler = &mut self.sampler;
-        let piece = &mut self.pieces[piece];
-        let last = piece.last();
-        let sampling = Sampling { temperature: last.temperature, guidance: last.guidance, top_k: last.top_k as usize };
-        let draw = |codebook: usize| {
-            let range = codebook * vocab..(codebook + 1) * vocab;
-            sampler.sample(
-                &conditional[range.clone()],
-                &unconditional[range],
-                &sampling,
-                last.seed,
-                last.index,
-                codebook,
-            )
-        };
-        Ok(piece.take(draw, sink)?)
+    /// Takes the codes of a piece from a draw of the last step.
+    fn sample(&mut self, piece: usize, draw: usize, sink: Sink<'_>) -> Result<(), EngineError> {
+        let backend = &mut self.backend;
+        Ok(self.pieces[piece].take(|codebook| backend.code(draw, codebook), sink)?)
     }
+
+    /// What the musician should know, once.
+    pub fn take_notice(&mut self) -> Option<String> {
+        self.notice.take()
+    }
+
+    /// Where the steps are computed, for people.
+    pub fn place(&self) -> String {
+        self.backend.place()
+    }
+
+    /// Goes on on the processor. What the card's caches held is lost with it: the piece begins anew at this frame.
+    fn fall_back(&mut self, why: &BackendError) {
+        self.notice = Some(why.to_string());
+        let capacity = self.roll.window as usize + self.margin;
+        self.backend = Box::new(CpuBackend::new(self.model.clone(), self.pool.clone(), capacity));
+        self.stop();
+        self.live = 0;
+    }
+}
+
+/// How a piece's next codes are drawn.
+fn draw_of(piece: &Piece) -> Draw {
+    let last = piece.last();
+    let sampling = Sampling { temperature: last.temperature, guidance: last.guidance, top_k: last.top_k as usize };
+    Draw { sampling, seed: last.seed, frame: last.index }
 }

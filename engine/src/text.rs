@@ -97,6 +97,8 @@ pub struct Prompt {
     pub text: String,
     /// Keys and values of every block, for the conditional row.
     pub cross: CrossCache,
+    /// What they were made of, `[tokens][text_width]`: a card makes its own.
+    pub states: Vec<f32>,
 }
 
 impl Prompt {
@@ -106,6 +108,7 @@ impl Prompt {
     /// As [`TextEncoder::encode`].
     pub fn new(text: &str, encoder: &TextEncoder, decoder: &Decoder) -> Result<Self, TextError> {
         let encoded = encoder.encode(text)?;
-        Ok(Self { text: text.to_owned(), cross: decoder.cross_cache(&encoded.states) })
+        let cross = decoder.cross_cache(&encoded.states);
+        Ok(Self { text: text.to_owned(), cross, states: encoded.states })
     }
 }

@@ -247,21 +247,3 @@ pub mod reading {
 
 /// A model or player of the library.
 pub type Object = *mut c_void;
-
-/// The library's functions, by the names that it exports them under. Each returns a [`status`] and, unless it is OK, says why
-/// in its last argument.
-#[derive(Clone, Copy)]
-pub struct Functions {
-    pub devices: unsafe extern "C" fn(*mut DeviceFacts, u32, *mut u32, *mut Message) -> i32,
-    pub model_open: unsafe extern "C" fn(u32, *const Shape, *mut Object, *mut Message) -> i32,
-    pub model_tensor: unsafe extern "C" fn(Object, u32, u32, *const c_void, u64, u32, *mut Message) -> i32,
-    pub model_close: unsafe extern "C" fn(Object),
-    pub player_open: unsafe extern "C" fn(Object, *const Settings, *mut Object, *mut Message) -> i32,
-    pub player_close: unsafe extern "C" fn(Object),
-    pub prompt_open: unsafe extern "C" fn(Object, *const f32, u32, *mut u32, *mut Message) -> i32,
-    pub prompt_close: unsafe extern "C" fn(Object, u32, *mut Message) -> i32,
-    pub held_open: unsafe extern "C" fn(Object, *const f32, *const f32, *const f32, *mut u32, *mut Message) -> i32,
-    pub inject: unsafe extern "C" fn(Object, u32, *const f32, u64, *mut Message) -> i32,
-    pub step: unsafe extern "C" fn(Object, *const Step, *mut Drawn, *mut Message) -> i32,
-    pub read: unsafe extern "C" fn(Object, u32, u32, *mut f32, u64, *mut Message) -> i32,
-}

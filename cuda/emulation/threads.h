@@ -1,0 +1,103 @@
+// A card's threads on the processor: the threads of one thread block take turns, each with a stack of its own, and change
+// over where they wait for each other. Thread blocks run one after the other. For tests without a card; slow, and blind to
+// races between thread blocks. x86-64.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define KERNEL(bounds) static void
+#define DEVICE static inline
+#define ARGUMENT(type) const type &
+#define SHARED static
+#define SHARED_ROOM(type, name) type *name = reinterpret_cast<type *>(emulation::room)
+
+struct Words {
+    uint32_t x, y, z, w;
+};
+struct float4 {
+    float x, y, z, w;
+};
+struct Index {
+    int x, y, z;
+};
+
+namespace emulation {
+
+constexpr int MOST_THREADS = 1024;
+
+extern Index thread_at, block_at, grid, block;
+// Dynamic shared memory.
+extern unsigned char *room;
+// Waits until every thread of the group is here. A thread that has returned counts as here.
+void meet_block();
+void meet_warp();
+// What the lanes of this thread's warp have put down, 32 of them.
+float *warp_board();
+
+} // namespace emulation
+
+#define threadIdx emulation::thread_at
+#define blockIdx emulation::block_at
+#define gridDim emulation::grid
+#define blockDim emulation::block
+
+DEVICE void __syncthreads() { emulation::meet_block(); }
+DEVICE void __threadfence() {}
+
+DEVICE uint32_t atomicAdd(uint32_t *to, uint32_t value) {
+    uint32_t before = *to;
+    *to = before + value;
+    return before;
+}
+
+DEVICE uint32_t atomicOr(uint32_t *to, uint32_t value) {
+    uint32_t before = *to;
+    *to = before | value;
+    return before;
+}
+
+DEVICE Words read_once(const void *from) {
+    Words words;
+    memcpy(&words, from, sizeof words);
+    return words;
+}
+
+DEVICE Words read_fresh(const void *from) { return read_once(from); }
+DEVICE float read_l2(const float *from) { return *from; }
+DEVICE void ask_for(const void *) {}
+DEVICE void let_next_begin() {}
+DEVICE void wait_for_previous() {}
+
+DEVICE float bits_to_float(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+DEVICE uint32_t float_to_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// Every lane's value, folded as a butterfly of exchanges does it: at each distance a lane takes in its partner's.
+template <class Fold> DEVICE float butterfly(float value, int from, int to, Fold fold) {
+    float *board = emulation::warp_board();
+    int lane = threadIdx.x % 32;
+    for (int distance = from; distance >= to; distance /= 2) {
+        board[lane] = value;
+        emulation::meet_warp();
+        value = fold(value, board[lane ^ distance]);
+        emulation::meet_warp();
+    }
+    return value;
+}
+
+DEVICE float plus(float a, float b) { return a + b; }
+DEVICE float larger(float a, float b) { return fmaxf(a, b); }
+DEVICE float warp_sum(float value) { return butterfly(value, 16, 1, plus); }
+template <int WIDTH> DEVICE float group_sum(float value) { return butterfly(value, WIDTH / 2, 1, plus); }
+template <int FROM> DEVICE float across_max(float value) { return butterfly(value, 16, FROM, larger); }
+template <int FROM> DEVICE float across_sum(float value) { return butterfly(value, 16, FROM, plus); }

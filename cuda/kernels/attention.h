@@ -1,0 +1,145 @@
+// Softmax attention of one query to each row and head, over a cache cut into chunks of fixed size: a chunk to a thread block,
+// and the last one that is done adds the chunks up in their order. What is added in which order depends on the position
+// alone. Device.
+#pragma once
+
+#include "device.h"
+
+constexpr int ATTEND_WARPS = 4;
+constexpr int ATTEND_THREADS = 32 * ATTEND_WARPS;
+// Positions that a thread block attends to at a time.
+constexpr int CHUNK = 128;
+
+// Eight of a head's columns to a lane, SIZE / 8 lanes to a position.
+template <int SIZE> DEVICE void attend(const Attend &a) {
+    constexpr int LANES = SIZE / 8;
+    constexpr int AT_ONCE = 32 / LANES;
+    constexpr int ROUNDS = CHUNK / (ATTEND_WARPS * AT_ONCE) > 8 ? 8 : CHUNK / (ATTEND_WARPS * AT_ONCE);
+    constexpr int STRIDE = ROUNDS * ATTEND_WARPS * AT_ONCE;
+    constexpr int PASSES = CHUNK / STRIDE;
+    SHARED float tops[ATTEND_WARPS], weights[ATTEND_WARPS], outs[ATTEND_WARPS][SIZE];
+    SHARED int last;
+    let_next_begin();
+    wait_for_previous();
+    int chunk = blockIdx.x, head = blockIdx.y, r = blockIdx.z;
+    const Row &row = a.step->rows[r];
+    float *output = a.output + int64_t(r) * a.hidden + head * SIZE;
+    const bool own = a.keys != nullptr;
+    int positions = own ? row.position + 1 : (row.text ? row.tokens : 0);
+    if (!row.live) positions = 0;
+    if (positions == 0) {
+        // Without a prompt the sum is exactly 0.
+        if (chunk == 0)
+            for (int i = threadIdx.x; i < SIZE; i += ATTEND_THREADS) output[i] = 0.0f;
+        return;
+    }
+    if (chunk * CHUNK >= positions) return;
+    int64_t capacity = own ? a.capacity : row.tokens;
+    const uint16_t *keys = own ? a.keys + row.cache * a.cache_stride
+                               : reinterpret_cast<const uint16_t *>(row.text) + a.text_offset * row.tokens;
+    const uint16_t *values = keys + (own ? a.value_stride : int64_t(a.hidden) * row.tokens);
+    keys += head * capacity * SIZE, values += head * capacity * SIZE;
+
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, column = lane % LANES * 8;
+    float query[8];
+    {
+        const float *from = a.query + int64_t(r) * a.query_stride + head * SIZE + column;
+#pragma unroll
+        for (int j = 0; j < 8; j++) query[j] = read_l2(from + j) * a.factor;
+    }
+    float top = -INFINITY, weight = 0.0f, sum[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum[j] = 0.0f;
+    // A grid of one chunk walks over all of them.
+    for (int begin = chunk * CHUNK; begin < positions; begin += gridDim.x * CHUNK) {
+        for (int pass = 0; pass < PASSES; pass++) {
+            Words key[ROUNDS], value[ROUNDS];
+            int base = begin + pass * STRIDE + warp * AT_ONCE + lane / LANES;
+#pragma unroll
+            for (int i = 0; i < ROUNDS; i++) {
+                int position = base + i * ATTEND_WARPS * AT_ONCE;
+                key[i] = value[i] = Words{0, 0, 0, 0};
+                if (position < positions) {
+                    key[i] = read_fresh(keys + int64_t(position) * SIZE + column);
+                    value[i] = read_fresh(values + int64_t(position) * SIZE + column);
+                }
+            }
+            float score[ROUNDS], highest = top;
+#pragma unroll
+            for (int i = 0; i < ROUNDS; i++) {
+                float k[8], dot = 0.0f;
+                eight(key[i], k);
+#pragma unroll
+                for (int j = 0; j < 8; j++) dot = fmaf(query[j], k[j], dot);
+                dot = group_sum<LANES>(dot);
+                score[i] = base + i * ATTEND_WARPS * AT_ONCE < positions ? dot : -INFINITY;
+                highest = fmaxf(highest, score[i]);
+            }
+            float scale = highest == -INFINITY ? 1.0f : expf(top - highest);
+            weight *= scale;
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum[j] *= scale;
+            top = highest;
+#pragma unroll
+            for (int i = 0; i < ROUNDS; i++) {
+                float v[8], share = score[i] == -INFINITY ? 0.0f : expf(score[i] - top);
+                eight(value[i], v);
+                weight += share;
+#pragma unroll
+                for (int j = 0; j < 8; j++) sum[j] = fmaf(share, v[j], sum[j]);
+            }
+        }
+    }
+    // Positions side by side in a warp, then the warps.
+    float highest = across_max<LANES>(top);
+    float scale = top == -INFINITY ? 0.0f : expf(top - highest);
+    weight = across_sum<LANES>(weight * scale);
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum[j] = across_sum<LANES>(sum[j] * scale);
+    if (lane < LANES) {
+#pragma unroll
+        for (int j = 0; j < 8; j++) outs[warp][column + j] = sum[j];
+    }
+    if (lane == 0) tops[warp] = highest, weights[warp] = weight;
+    __syncthreads();
+    highest = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
+    float factors[ATTEND_WARPS];
+    weight = 0.0f;
+#pragma unroll
+    for (int w = 0; w < ATTEND_WARPS; w++) {
+        factors[w] = tops[w] == -INFINITY ? 0.0f : expf(tops[w] - highest);
+        weight += weights[w] * factors[w];
+    }
+    int used = gridDim.x == 1 ? 1 : (positions + CHUNK - 1) / CHUNK;
+    int place = r * a.heads + head;
+    float *partial = used > 1 ? a.partial + (int64_t(place) * a.chunks + chunk) * (SIZE + 2) : nullptr;
+    for (int i = threadIdx.x; i < SIZE; i += ATTEND_THREADS) {
+        float whole = 0.0f;
+#pragma unroll
+        for (int w = 0; w < ATTEND_WARPS; w++) whole += outs[w][i] * factors[w];
+        if (used == 1) output[i] = whole / weight;
+        else partial[i] = whole;
+    }
+    if (used == 1) return;
+    if (threadIdx.x == 0) partial[SIZE] = highest, partial[SIZE + 1] = weight;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicAdd(a.tickets + place, 1u) == uint32_t(used - 1);
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    const float *all = a.partial + int64_t(place) * a.chunks * (SIZE + 2);
+    highest = -INFINITY;
+    for (int c = 0; c < used; c++) highest = fmaxf(highest, read_l2(all + c * (SIZE + 2) + SIZE));
+    for (int i = threadIdx.x; i < SIZE; i += ATTEND_THREADS) {
+        float whole = 0.0f, total = 0.0f;
+        for (int c = 0; c < used; c++) {
+            const float *one = all + c * (SIZE + 2);
+            float factor = expf(read_l2(one + SIZE) - highest);
+            whole += read_l2(one + i) * factor;
+            total += read_l2(one + SIZE + 1) * factor;
+        }
+        output[i] = whole / total;
+    }
+    if (threadIdx.x == 0) a.tickets[place] = 0;
+}

@@ -1,0 +1,206 @@
+// A linear layer for two to eight rows in one pass over its weights: bound by reading them. Two outputs to a group of SPLIT
+// warps, sixteen warps to a thread block; weights are asked for before the input is there. A row's bits do not depend on the
+// rows beside it: each lane adds its inputs in ascending order, lanes and warps are added in a fixed tree. Device.
+#pragma once
+
+#include "device.h"
+
+constexpr int LINEAR_WARPS = 16;
+constexpr int LINEAR_THREADS = 32 * LINEAR_WARPS;
+constexpr int OUTPUTS = 2;
+// Most inputs of a layer with a norm: two warps hold one row of them in registers.
+constexpr int MOST_NORMED = 2048;
+
+DEVICE float activate(float x, int kind) {
+    switch (kind) {
+    case GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+    case GELU_TANH: return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+    case RELU: return x > 0.0f ? x : 0.0f;
+    default: return x / (1.0f + expf(-x));
+    }
+}
+
+// Where input `k` of row `r` is staged. Eight inputs are two groups of four, and the groups lie apart, so that neighbouring
+// lanes read neighbouring sixteen bytes.
+DEVICE int staged(int r, int k, int chunk) { return (r * 2 + (k >> 2 & 1)) * (chunk / 2) + (k >> 3) * 4 + (k & 3); }
+
+template <int ROWS> DEVICE void stage(const Linear &a, int from, int count, float *x) {
+    for (int i = threadIdx.x; i < ROWS * (count / 4); i += LINEAR_THREADS) {
+        int r = i / (count / 4), k = i % (count / 4) * 4;
+        Words four = read_fresh(a.input + int64_t(r) * a.inputs + from + k);
+        float *to = x + staged(r, k, a.chunk);
+        to[0] = bits_to_float(four.x), to[1] = bits_to_float(four.y);
+        to[2] = bits_to_float(four.z), to[3] = bits_to_float(four.w);
+    }
+}
+
+// Layer norm of whole rows, two warps to each.
+template <int ROWS> DEVICE void stage_normed(const Linear &a, float *x, float *sums) {
+    constexpr int PARTS = MOST_NORMED / 256;
+    int warp = threadIdx.x / 32, row = warp / 2, at = threadIdx.x % 64 * 4;
+    bool busy = row < ROWS;
+    float own[PARTS][4];
+    float sum = 0.0f;
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        int k = at + part * 256;
+        Words four = {0, 0, 0, 0};
+        if (busy && k < a.inputs) four = read_fresh(a.input + int64_t(row) * a.inputs + k);
+        own[part][0] = bits_to_float(four.x), own[part][1] = bits_to_float(four.y);
+        own[part][2] = bits_to_float(four.z), own[part][3] = bits_to_float(four.w);
+        sum += (own[part][0] + own[part][1]) + (own[part][2] + own[part][3]);
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) sums[warp] = sum;
+    __syncthreads();
+    float mean = (sums[warp & ~1] + sums[warp | 1]) / float(a.inputs);
+    float squares = 0.0f;
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        if (at + part * 256 < a.inputs) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) squares += (own[part][j] - mean) * (own[part][j] - mean);
+        }
+    }
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32 == 0) sums[LINEAR_WARPS + warp] = squares;
+    __syncthreads();
+    float variance = (sums[LINEAR_WARPS + (warp & ~1)] + sums[LINEAR_WARPS + (warp | 1)]) / float(a.inputs);
+    float factor = 1.0f / sqrtf(variance + 1e-5f);
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        int k = at + part * 256;
+        if (busy && k < a.inputs) {
+            float *to = x + staged(row, k, a.chunk);
+#pragma unroll
+            for (int j = 0; j < 4; j++) to[j] = (own[part][j] - mean) * factor * a.gain[k + j] + a.offset[k + j];
+        }
+    }
+}
+
+// Puts one output where it belongs.
+DEVICE void put(const Linear &a, int r, int n, float value) {
+    if (a.bias) value += a.bias[n];
+    switch (a.into) {
+    case INTO_STORE: a.output[int64_t(r) * a.outputs + n] = value; return;
+    case INTO_ACTIVATE: a.output[int64_t(r) * a.outputs + n] = activate(value, a.activation); return;
+    case INTO_ADD: {
+        float *to = a.output + int64_t(r) * a.outputs + n;
+        float sum = *to + value;
+        int slot = a.injections ? a.step->rows[r].injection : -1;
+        *to = slot < 0 ? sum : sum + a.injections[slot * a.slot_stride + n];
+        return;
+    }
+    case INTO_CACHE: {
+        if (n < a.hidden) {
+            a.output[int64_t(r) * a.hidden + n] = value;
+            return;
+        }
+        const Row &row = a.step->rows[r];
+        if (!row.live) return;
+        int part = n / a.hidden - 1, column = n % a.hidden;
+        int64_t at = row.cache * a.cache_stride + part * a.value_stride;
+        at += (int64_t(column / a.size) * a.capacity + row.position) * a.size + column % a.size;
+        a.keys[at] = to_bf16(value);
+        return;
+    }
+    case INTO_TEXT: {
+        if (r >= a.rows) return;
+        int part = n / a.hidden, column = n % a.hidden;
+        int64_t at = part * a.value_stride;
+        at += (int64_t(column / a.size) * a.capacity + a.first + r) * a.size + column % a.size;
+        a.keys[at] = to_bf16(value);
+        return;
+    }
+    }
+}
+
+template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
+    // Weights that a lane has under way at once, for each of its outputs.
+    constexpr int AHEAD = 2;
+    constexpr int GROUPS = LINEAR_WARPS / SPLIT;
+    SHARED_ROOM(float, x);
+    SHARED float sums[2 * LINEAR_WARPS];
+    SHARED float partial[LINEAR_WARPS][OUTPUTS * ROWS];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int group = warp / SPLIT, part = warp % SPLIT;
+    int first = (blockIdx.x * GROUPS + group) * OUTPUTS;
+    let_next_begin();
+    {
+        // This thread block's weights are one stretch of memory.
+        int64_t begin = int64_t(blockIdx.x) * GROUPS * OUTPUTS * a.inputs * 2;
+        int64_t end = int64_t(a.outputs) * a.inputs * 2;
+        int64_t length = int64_t(GROUPS) * OUTPUTS * a.inputs * 2;
+        if (length > a.prefetch) length = a.prefetch;
+        if (length > end - begin) length = end - begin;
+        for (int64_t at = threadIdx.x * 128; at < length; at += LINEAR_THREADS * 128)
+            ask_for(reinterpret_cast<const char *>(a.weight) + begin + at);
+    }
+    wait_for_previous();
+    float sum[OUTPUTS][ROWS];
+#pragma unroll
+    for (int o = 0; o < OUTPUTS; o++)
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) sum[o][r] = 0.0f;
+    for (int from = 0; from < a.inputs; from += a.chunk) {
+        int count = a.inputs - from < a.chunk ? a.inputs - from : a.chunk;
+        if (from > 0) __syncthreads();
+        if (a.gain) stage_normed<ROWS>(a, x, sums);
+        else stage<ROWS>(a, from, count, x);
+        __syncthreads();
+        for (int base = (part * 32 + lane) * 8; base < count; base += AHEAD * SPLIT * 256) {
+            Words words[AHEAD][OUTPUTS];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                int k = base + i * SPLIT * 256;
+#pragma unroll
+                for (int o = 0; o < OUTPUTS; o++) {
+                    words[i][o] = Words{0, 0, 0, 0};
+                    if (k < count && first + o < a.outputs)
+                        words[i][o] = read_once(a.weight + int64_t(first + o) * a.inputs + from + k);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                int k = base + i * SPLIT * 256;
+                if (k >= count) break;
+                float w[OUTPUTS][8];
+#pragma unroll
+                for (int o = 0; o < OUTPUTS; o++) eight(words[i][o], w[o]);
+#pragma unroll
+                for (int r = 0; r < ROWS; r++) {
+                    const float4 near = *reinterpret_cast<const float4 *>(x + staged(r, k, a.chunk));
+                    const float4 far = *reinterpret_cast<const float4 *>(x + staged(r, k + 4, a.chunk));
+#pragma unroll
+                    for (int o = 0; o < OUTPUTS; o++) {
+                        sum[o][r] = fmaf(w[o][0], near.x, sum[o][r]);
+                        sum[o][r] = fmaf(w[o][1], near.y, sum[o][r]);
+                        sum[o][r] = fmaf(w[o][2], near.z, sum[o][r]);
+                        sum[o][r] = fmaf(w[o][3], near.w, sum[o][r]);
+                        sum[o][r] = fmaf(w[o][4], far.x, sum[o][r]);
+                        sum[o][r] = fmaf(w[o][5], far.y, sum[o][r]);
+                        sum[o][r] = fmaf(w[o][6], far.z, sum[o][r]);
+                        sum[o][r] = fmaf(w[o][7], far.w, sum[o][r]);
+                    }
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int o = 0; o < OUTPUTS; o++)
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            float whole = warp_sum(sum[o][r]);
+            if (lane == 0) partial[warp][o * ROWS + r] = whole;
+        }
+    __syncthreads();
+    // One thread to an output of a row.
+    for (int i = threadIdx.x; i < GROUPS * OUTPUTS * ROWS; i += LINEAR_THREADS) {
+        int own = i / (OUTPUTS * ROWS), place = i % (OUTPUTS * ROWS);
+        int n = (blockIdx.x * GROUPS + own) * OUTPUTS + place / ROWS;
+        float whole = 0.0f;
+#pragma unroll
+        for (int s = 0; s < SPLIT; s++) whole += partial[own * SPLIT + s][place];
+        if (n < a.outputs) put(a, place % ROWS, n, whole);
+    }
+}
