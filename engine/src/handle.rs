@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 
+use crate::backend::Device;
 use crate::error::EngineError;
 use crate::link::{Link, StreamFormat, link};
 use crate::loader::{Loader, Request};
@@ -43,6 +44,8 @@ struct Wanted {
     window: Option<usize>,
     /// How exactly the weights are kept; `None` is what suits the checkpoint's size.
     precision: Option<Precision>,
+    /// Where it plays.
+    device: Device,
     format: StreamFormat,
 }
 
@@ -71,6 +74,7 @@ impl Handle {
                 prompt: String::new(),
                 window: None,
                 precision: None,
+                device: Device::Auto,
                 format: StreamFormat::PUBLISHED,
             }),
             threads: Mutex::new(None),
@@ -113,6 +117,7 @@ impl Handle {
             generation: self.prompt_generation(),
             window: wanted.window,
             precision: wanted.precision,
+            device: wanted.device,
         });
         *threads = Some(Threads { loader, runner, orders, requests });
         Ok(())
@@ -134,6 +139,7 @@ impl Handle {
                 generation: self.prompt_generation(),
                 window: wanted.window,
                 precision: wanted.precision,
+                device: wanted.device,
             });
         }
     }
@@ -146,6 +152,11 @@ impl Handle {
     /// How exactly weights are kept, for the next model that is asked for. `None` is what suits its size.
     pub fn set_precision(&self, precision: Option<Precision>) {
         self.wanted.lock().precision = precision;
+    }
+
+    /// Where to play, for the next model that is asked for. A card that cannot is answered by the processor, and a notice.
+    pub fn set_device(&self, device: Device) {
+        self.wanted.lock().device = device;
     }
 
     /// Asks for a prompt; returns its generation, which control frames carry. It is encoded off this thread.

@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::backend::cuda::abi::status;
+use crate::backend::cuda::{self, CudaBackend, CudaModel, Library};
+use crate::backend::{BackendError, Device};
+use crate::error::EngineError;
 use crate::handle::ModelSource;
 use crate::model::Model;
 use crate::player::Player;
 use crate::precision::Precision;
 use crate::runner::Order;
 use crate::status::{State, StatusCell};
+use crate::text::Prompt;
 
 /// What the handle asks for.
 pub(crate) enum Request {
@@ -22,6 +27,7 @@ pub(crate) enum Request {
         window: Option<usize>,
         /// `None` is what suits the checkpoint's size.
         precision: Option<Precision>,
+        device: Device,
     },
     /// Encode a prompt for the model that is loaded.
     Prompt { text: String, generation: u32 },
@@ -45,8 +51,8 @@ impl Loader {
     pub(crate) fn run(mut self) {
         while let Ok(request) = self.requests.recv() {
             match request {
-                Request::Model { source, prompt, generation, window, precision } => {
-                    self.load(&source, &prompt, generation, window, precision);
+                Request::Model { source, prompt, generation, window, precision, device } => {
+                    self.load(&source, &prompt, generation, window, precision, device);
                 }
                 Request::Prompt { text, generation } => self.encode(&text, generation),
                 Request::Stop => return,
@@ -61,11 +67,13 @@ impl Loader {
         generation: u32,
         window: Option<usize>,
         precision: Option<Precision>,
+        device: Device,
     ) {
         self.model = None;
         self.send(Order::Silence { dead: false });
         self.status.set_model(&Model::name_of(source));
         self.status.set_notice(String::new());
+        self.status.set_device(String::new());
         self.status.set_state(State::Loading(0));
         let progress = |percent| self.status.set_state(State::Loading(percent));
         // A configuration that cannot be read has its say when the model is loaded.
@@ -80,8 +88,12 @@ impl Loader {
                 if let Some(notice) = model.notice() {
                     self.status.set_notice(notice.to_owned());
                 }
-                let mut player = Box::new(Player::on(model.pool(), model.clone(), prompt, window));
+                let mut player = Box::new(self.player(source, &model, prompt, window, device));
                 player.warm_up();
+                if let Some(notice) = player.take_notice() {
+                    self.status.set_notice(notice);
+                    self.status.set_device(player.place());
+                }
                 self.model = Some(model);
                 self.send(Order::Play { player, prompt: generation });
                 self.status.set_state(State::Ready);
@@ -91,6 +103,35 @@ impl Loader {
                 self.status.set_state(State::Failed(error.to_string()));
             }
         }
+    }
+
+    /// A player on the card that is asked for, else on the processor.
+    fn player(
+        &self,
+        source: &ModelSource,
+        model: &Arc<Model>,
+        prompt: Arc<Prompt>,
+        window: Option<usize>,
+        device: Device,
+    ) -> Player {
+        let number = match device {
+            Device::Cpu => None,
+            Device::Gpu(number) => Some(Some(number)),
+            // A small model has no need of a card.
+            Device::Auto => Model::suits_card(source).unwrap_or(false).then_some(None),
+        };
+        if let Some(number) = number {
+            match on_card(source, model, window, number) {
+                Ok((backend, card)) => {
+                    self.status.set_device(card);
+                    return Player::computed_by(Box::new(backend), model.pool(), model.clone(), prompt, window);
+                }
+                Err(why) if device == Device::Auto && is_absent(&why) => log::info!("{why}"),
+                Err(why) => self.status.set_notice(why.to_string()),
+            }
+        }
+        self.status.set_device("CPU".to_owned());
+        Player::on(model.pool(), model.clone(), prompt, window)
     }
 
     fn encode(&self, text: &str, generation: u32) {
@@ -109,5 +150,28 @@ impl Loader {
     fn send(&self, order: Order) {
         // The runner outlives the loader's last request; when it is gone, nobody is left to tell.
         let _ = self.orders.send(order);
+    }
+}
+
+/// The model on a card, and the card for people.
+fn on_card(
+    source: &ModelSource,
+    model: &Model,
+    window: Option<usize>,
+    number: Option<u32>,
+) -> Result<(CudaBackend, String), EngineError> {
+    let library = Library::open()?;
+    let card = cuda::choose(library, number)?;
+    let shared = CudaModel::shared(library, &card, source, Player::capacity(model, None))?;
+    Ok((CudaBackend::new(shared, Player::capacity(model, window))?, card.to_string()))
+}
+
+/// Nothing is wrong: this machine or this installation simply has no card to play on.
+fn is_absent(why: &EngineError) -> bool {
+    const ABSENT: [i32; 3] = [status::NO_DRIVER, status::NO_DEVICE, status::NO_KERNELS];
+    match why {
+        EngineError::Backend(BackendError::Library { .. }) => true,
+        EngineError::Backend(BackendError::Card { status, .. }) => ABSENT.contains(status),
+        _ => false,
     }
 }

@@ -58,7 +58,7 @@ pub struct Model {
 }
 
 impl ModelSource {
-    fn checkpoint(&self) -> CheckpointSource {
+    pub(crate) fn checkpoint(&self) -> CheckpointSource {
         match self {
             Self::Embedded => CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES },
             Self::Directory(path) => CheckpointSource::directory(path),
@@ -230,6 +230,14 @@ impl Model {
     pub fn suited_precision(source: &ModelSource) -> Result<Precision, CheckpointError> {
         let step = weights_of_step(&Config::read(&source.checkpoint())?);
         Ok(if step > SMALL_STEP { Precision::Int8 } else { Precision::F32 })
+    }
+
+    /// Whether a step of the checkpoint is so large that it had better be taken by a card.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read.
+    pub fn suits_card(source: &ModelSource) -> Result<bool, CheckpointError> {
+        Ok(weights_of_step(&Config::read(&source.checkpoint())?) > SMALL_STEP)
     }
 
     /// The threads that play this model: the process's own for a large one. A step of a small one is over before another

@@ -233,6 +233,10 @@ impl Runner {
             self.fail(&error);
             return;
         }
+        if let Some(notice) = player.take_notice() {
+            self.status.set_device(player.place());
+            self.status.set_notice(notice);
+        }
         if control.is_some() {
             let seconds = start.elapsed().as_secs_f64();
             self.frame_seconds += (seconds - self.frame_seconds) * if self.frame_seconds == 0.0 { 1.0 } else { 0.05 };

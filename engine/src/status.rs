@@ -35,6 +35,8 @@ pub struct Status {
     pub state: State,
     /// Name of the model that is loaded or being loaded.
     pub model: String,
+    /// Where the model plays: "CPU", or a card's name and its free memory when the model was loaded. Empty before that.
+    pub device: String,
     /// The last problem that did not stop the engine (a prompt that could not be encoded, directions refused), or empty.
     pub notice: String,
     /// Real-time factor of the runner: audio seconds made per wall second while it computes; 0 before the first frame.
@@ -46,6 +48,7 @@ pub struct Status {
 /// The shared cell behind [`Status`]. Written by the loader and the runner.
 pub struct StatusCell {
     text: Mutex<(State, String, String)>,
+    device: Mutex<String>,
     real_time_factor: AtomicU32,
     frames: AtomicU64,
 }
@@ -54,6 +57,7 @@ impl Default for StatusCell {
     fn default() -> Self {
         Self {
             text: Mutex::new((State::Absent, String::new(), String::new())),
+            device: Mutex::default(),
             real_time_factor: AtomicU32::new(0),
             frames: AtomicU64::new(0),
         }
@@ -70,6 +74,7 @@ impl StatusCell {
         Status {
             state,
             model,
+            device: self.device.lock().clone(),
             notice,
             real_time_factor: f32::from_bits(self.real_time_factor.load(Ordering::Relaxed)),
             frames: self.frames.load(Ordering::Relaxed),
@@ -90,6 +95,10 @@ impl StatusCell {
 
     pub(crate) fn set_model(&self, name: &str) {
         self.text.lock().1 = name.to_owned();
+    }
+
+    pub(crate) fn set_device(&self, device: String) {
+        *self.device.lock() = device;
     }
 
     pub(crate) fn set_notice(&self, notice: String) {

@@ -116,7 +116,14 @@ mod tests {
     use super::*;
 
     fn status(state: State, notice: &str, speed: f32) -> Status {
-        Status { state, model: "demo".into(), notice: notice.into(), real_time_factor: speed, frames: 0 }
+        Status {
+            state,
+            model: "demo".into(),
+            device: String::new(),
+            notice: notice.into(),
+            real_time_factor: speed,
+            frames: 0,
+        }
     }
 
     #[test]

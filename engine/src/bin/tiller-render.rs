@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
+use tiller_engine::backend::Device;
 use tiller_engine::control::{Chord, ControlFrame, PitchClass, Quality};
 use tiller_engine::evaluation::spectrogram::{self, Strip};
 use tiller_engine::handle::{Handle, ModelSource};
@@ -39,6 +40,9 @@ struct Arguments {
     /// How exactly the decoder's weights are kept: f32, bf16, int8 or int4; without it what suits the checkpoint's size.
     #[arg(long)]
     precision: Option<Precision>,
+    /// Where it plays: auto, cpu, or gpu and the card's number.
+    #[arg(long, default_value_t = Device::Auto)]
+    device: Device,
     /// Play window in positions, shorter than the checkpoint's own.
     #[arg(long)]
     window: Option<usize>,
@@ -127,6 +131,7 @@ fn play(arguments: &Arguments, clip: &Clip, seconds: f64) -> Result<Rendered, Bo
     let handle = Handle::new();
     handle.set_window(arguments.window);
     handle.set_precision(arguments.precision);
+    handle.set_device(arguments.device);
     handle.set_model(arguments.checkpoint.clone().map_or(ModelSource::Embedded, ModelSource::Directory));
     handle.set_prompt(&clip.prompt);
 
@@ -155,7 +160,7 @@ fn play(arguments: &Arguments, clip: &Clip, seconds: f64) -> Result<Rendered, Bo
     Ok(Rendered {
         sound: Sound { samples, channels: CHANNELS as u16, rate: format.model_rate },
         seconds: f64::from(frames) * frame_seconds,
-        model: serde_json::json!({ "model": handle.status().model, "notice": handle.status().notice }),
+        model: serde_json::json!({ "model": handle.status().model, "device": handle.status().device, "notice": handle.status().notice }),
     })
 }
 
