@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod bench;
+pub mod card;
 pub mod counting;
 pub mod host;
 pub mod measure;

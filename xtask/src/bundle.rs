@@ -21,6 +21,11 @@ pub struct Bundles {
 }
 
 impl Bundles {
+    /// The files with the code, which a library of the plugin's has to lie beside.
+    pub fn code(&self) -> Vec<PathBuf> {
+        vec![library_inside(&self.clap), library_inside_vst3(&self.vst3)]
+    }
+
     /// One line for a person.
     pub fn say(&self, verb: &str) {
         eprintln!("{verb} {} and {}", self.clap.display(), self.vst3.display());
@@ -98,7 +103,7 @@ fn lay_out(library: &Path, clap_folder: &Path, vst3_folder: &Path) -> Outcome<Bu
 }
 
 /// Copies beside the destination, then renames: a host that has the old file mapped keeps it.
-fn place(from: &Path, to: &Path) -> Outcome<()> {
+pub fn place(from: &Path, to: &Path) -> Outcome<()> {
     let folder = to.parent().ok_or_else(|| format!("{} has no folder", to.display()))?;
     fs::create_dir_all(folder).map_err(|e| format!("{} could not be made: {e}", folder.display()))?;
     let beside = to.with_extension("partial");

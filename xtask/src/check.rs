@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::bundle;
 use crate::cargo::{Profile, Workspace};
+use crate::cuda;
 use crate::setup;
 
 /// What `test` can be told.
@@ -50,6 +51,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
         line.extend(options.filter.as_deref());
         workspace.cargo(&line)
     })?;
+    if lints && cuda::can_emulate() {
+        stage("cards, emulated", &|| cuda::emulate(workspace))?;
+    }
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("everything passed in {seconds:.0} s");
     Ok(json!({ "ok": true, "wall_seconds": seconds, "stages": stages }))

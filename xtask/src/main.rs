@@ -5,6 +5,7 @@ mod bench;
 mod bundle;
 mod cargo;
 mod check;
+mod cuda;
 mod demo;
 mod mistakes;
 mod reference;
@@ -44,13 +45,23 @@ enum Command {
         /// `dev` bundles go to target/bundled/dev: they carry the checks that the tests need.
         #[arg(long, value_enum, default_value_t = Profile::Release)]
         profile: Profile,
+        /// Build the CUDA library too and put it into both, beside the plugin.
+        #[arg(long)]
+        cuda: bool,
     },
     /// Make the release bundles and put them into the user's plugin folders.
     Install {
         /// Put them under this folder (its `clap` and `vst3`) instead.
         #[arg(long)]
         to: Option<PathBuf>,
+        /// The CUDA library too.
+        #[arg(long)]
+        cuda: bool,
     },
+    /// Make the folder that checks the CUDA library on a machine with a card, but no Rust and no network.
+    CudaCheck,
+    /// Run the CUDA library's tests on a driver without a card.
+    Emulate,
     /// Render a WAV offline from a prompt and timed lane moves, through the same runner as the plugin.
     #[command(disable_help_flag = true)]
     Render(Rest),
@@ -112,20 +123,34 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
     match &arguments.command {
         Command::Demo(options) => Ok((None, demo::run(&workspace, options, arguments.json)?)),
         Command::Test(options) => Ok((Some(check::run(&workspace, options)?), ExitCode::SUCCESS)),
-        Command::Bundle { profile } => {
+        Command::Bundle { profile, cuda } => {
             let bundles = bundle::bundle(&workspace, *profile)?;
+            if *cuda {
+                cuda::into_bundles(&workspace, &bundles.code())?;
+            }
             bundles.say("bundled");
             Ok((Some(bundles.report()), ExitCode::SUCCESS))
         }
-        Command::Install { to } => {
+        Command::Install { to, cuda } => {
             let bundles = bundle::bundle(&workspace, Profile::Release)?;
             let installed = bundle::install(&bundles, to.as_deref())?;
+            if *cuda {
+                cuda::into_bundles(&workspace, &installed.code())?;
+            }
             installed.say("installed");
             Ok((Some(installed.report()), ExitCode::SUCCESS))
         }
+        Command::CudaCheck => Ok((Some(cuda::check_folder(&workspace)?), ExitCode::SUCCESS)),
+        Command::Emulate => {
+            cuda::emulate(&workspace)?;
+            Ok((Some(json!({ "ok": true })), ExitCode::SUCCESS))
+        }
         Command::Render(rest) => program(&workspace, "tiller-render", rest, arguments.json),
         Command::Soak(rest) => Ok((None, soak::run(&workspace, &rest.arguments, arguments.json)?)),
-        Command::Bench(rest) => Ok((None, bench::run(&workspace, &rest.arguments, arguments.json)?)),
+        Command::Bench(rest) => match cuda::bench_arguments(&rest.arguments) {
+            Some(own) => Ok((None, cuda::bench(&workspace, &own, arguments.json)?)),
+            None => Ok((None, bench::run(&workspace, &rest.arguments, arguments.json)?)),
+        },
         Command::Evaluate(rest) => {
             setup::packages(&[setup::SOUND_FONT])?;
             program(&workspace, "tiller-evaluate", rest, arguments.json)

@@ -76,6 +76,14 @@ const MODEL: Environment = Environment {
     libraries: &[],
 };
 
+/// NVIDIA's compiler. Nothing but `bundle --cuda` and its like need it.
+const CUDA: Environment = Environment {
+    folder: "cuda-toolkit",
+    requirements: "cuda/requirements.txt",
+    probe: "import nvidia, os; assert os.path.isfile(os.path.join(list(nvidia.__path__)[0], 'cu13/bin/nvcc'))",
+    libraries: &[],
+};
+
 /// A host that shows the editor. Apart from the tests' environment: nothing but `screenshots` needs it.
 const SCREENSHOTS: Environment = Environment {
     folder: "screenshots-venv",
@@ -110,6 +118,11 @@ pub fn python_environment(workspace: &Workspace) -> Outcome<PathBuf> {
 /// The Python of an environment that holds tests/python/reference/requirements.txt, made or renewed as needed.
 pub fn model_environment(workspace: &Workspace) -> Outcome<PathBuf> {
     MODEL.ready(workspace)
+}
+
+/// The Python of an environment that holds cuda/requirements.txt, made or renewed as needed.
+pub fn cuda_environment(workspace: &Workspace) -> Outcome<PathBuf> {
+    CUDA.ready(workspace)
 }
 
 impl Environment {

@@ -65,7 +65,11 @@ pub struct Measured {
 impl Stream {
     /// Takes the caches and warms up.
     pub fn new(subject: &Subject) -> Self {
-        let mut player = Player::on(subject.pool.clone(), subject.model.clone(), subject.prompt.clone(), None);
+        Self::of(Player::on(subject.pool.clone(), subject.model.clone(), subject.prompt.clone(), None))
+    }
+
+    /// Of a player that is already made.
+    pub fn of(mut player: Player) -> Self {
         player.warm_up();
         let window = player.window();
         Self { player, piece: 0, window, base: 0, foreign: 0, heard: (0.0, 0) }

@@ -1,0 +1,229 @@
+//! Checks of whoever computes steps, through the interface that they share: run on the processor everywhere, and on a card,
+//! or the emulated driver, where there is one.
+
+use std::sync::Arc;
+
+use tiller_engine::backend::{Backend, Draw, Step, StepRow, Tap};
+use tiller_engine::control::ControlFrame;
+use tiller_engine::decoder::MAX_CODEBOOKS;
+use tiller_engine::decoder::delay_pattern::DelayPattern;
+use tiller_engine::decoder::sampling::Sampling;
+use tiller_engine::model::Model;
+use tiller_engine::steering::doses::{Dose, Doses, Lane};
+use tiller_engine::text::Prompt;
+
+use crate::host::Outcome;
+
+/// A row's input codes.
+type Column = [u32; MAX_CODEBOOKS];
+
+/// How far one backend is from another.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Compared {
+    /// Largest difference of a logit, over the largest logit.
+    pub logits_max_rel: f64,
+    /// The same of the outputs that were tapped.
+    pub taps_max_rel: f64,
+    /// Share of equal codes, drawn with the published settings, and greedily.
+    pub drawn_equal_share: f64,
+    pub greedy_equal_share: f64,
+    /// What the steering changed of the exact logits, over the largest: it must not be nothing.
+    pub steering_max_rel: f64,
+}
+
+/// BOS, and then codes made up by `seed` under the delay pattern.
+pub fn columns(model: &Model, count: usize, seed: usize) -> Vec<Column> {
+    let decoder = model.decoder();
+    let pattern = DelayPattern::new(decoder.codebooks(), model.channels());
+    let code = |frame: usize, codebook: usize| {
+        ((frame * 7919 + codebook * 104_729 + seed * 31 + frame * frame) % decoder.vocab()) as u32
+    };
+    let column = |f: usize| pattern.column(f, None, decoder.pad(), code);
+    std::iter::once([decoder.bos(); MAX_CODEBOOKS]).chain((0..count - 1).map(column)).collect()
+}
+
+/// An injected table that is heard and ruins nothing.
+pub fn table(model: &Model) -> Vec<f32> {
+    (0..model.decoder().blocks() * model.decoder().hidden()).map(|i| (i as f32 * 0.37).sin() * 0.2).collect()
+}
+
+fn draw(frame: usize, temperature: f32) -> Draw {
+    Draw { sampling: Sampling { temperature, ..Sampling::PUBLISHED }, seed: 5, frame: frame as u32 }
+}
+
+/// Both guidance rows of one position.
+fn pair<'a>(
+    caches: [usize; 2],
+    position: usize,
+    codes: Column,
+    prompt: &'a Arc<Prompt>,
+    injection: Option<usize>,
+) -> [StepRow<'a>; 2] {
+    [(caches[0], Some(prompt)), (caches[1], None)].map(|(cache, prompt)| StepRow {
+        cache,
+        position,
+        codes,
+        prompt,
+        injection,
+        pushes: &[],
+    })
+}
+
+fn logits(backend: &mut dyn Backend, model: &Model, row: usize) -> Outcome<Vec<f32>> {
+    let mut out = vec![0.0; model.decoder().codebooks() * model.decoder().vocab()];
+    backend.logits(row, &mut out).map_err(|error| error.to_string())?;
+    Ok(out)
+}
+
+fn largest(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |most, value| f64::max(most, f64::from(value.abs())))
+}
+
+fn apart(ours: &[f32], exact: &[f32]) -> f64 {
+    ours.iter().zip(exact).fold(0.0, |most, (a, b)| match (f64::from(*a) - f64::from(*b)).abs() {
+        odd if odd.is_nan() => f64::INFINITY,
+        apart => f64::max(most, apart),
+    })
+}
+
+/// Plays the same made-up columns on both, every other step steered by a table and, where the model has directions that hold,
+/// by pushes; taps the first and the last block.
+///
+/// # Errors
+/// One of them gives up.
+pub fn compare(
+    model: &Model,
+    prompt: &Arc<Prompt>,
+    exact: &mut dyn Backend,
+    other: &mut dyn Backend,
+    positions: usize,
+) -> Outcome<Compared> {
+    let tables = [vec![0.0; model.decoder().blocks() * model.decoder().hidden()], table(model)];
+    let mut doses = Doses::NONE;
+    doses.push(Dose { lane: Lane::Note, class: 4, amount: 1.0 });
+    doses.push(Dose { lane: Lane::Chord, class: 2, amount: -0.7 });
+    let pushes = model.steering().pushes(&doses);
+    let taps = [Tap { block: 0, row: 1 }, Tap { block: model.decoder().blocks() - 1, row: 0 }];
+    let (mut most, mut apart_most, mut steering) = (0.0f64, 0.0f64, 0.0f64);
+    let mut tapped = [0.0f64; 2];
+    let (mut drawn, mut greedy, mut codes) = (0, 0, 0);
+    for (position, column) in columns(model, positions, 1).into_iter().enumerate() {
+        let mut plain = Vec::<Vec<f32>>::new();
+        // The steered pass last: its keys and values stay.
+        for steered in [false, true] {
+            if steered && position % 2 == 0 {
+                continue;
+            }
+            let mut rows = pair([0, 1], position, column, prompt, steered.then_some(1));
+            if steered {
+                rows.iter_mut().for_each(|row| row.pushes = &pushes);
+            }
+            for temperature in [1.0, 0.0] {
+                let draws = [draw(position, temperature)];
+                let step = Step { rows: &rows, tables: &tables, draws: &draws, taps: &taps };
+                exact.step(&step).map_err(|error| error.to_string())?;
+                other.step(&step).map_err(|error| error.to_string())?;
+                let equal = (0..model.decoder().codebooks()).filter(|k| exact.code(0, *k) == other.code(0, *k)).count();
+                *(if temperature > 0.0 { &mut drawn } else { &mut greedy }) += equal;
+                codes += model.decoder().codebooks();
+            }
+            for row in 0..2 {
+                let (a, b) = (logits(exact, model, row)?, logits(other, model, row)?);
+                (most, apart_most) = (most.max(largest(&a)), apart_most.max(apart(&b, &a)));
+                if steered {
+                    steering = steering.max(apart(&a, &plain[row]));
+                }
+                plain.push(a);
+            }
+            for tap in 0..taps.len() {
+                tapped[0] = tapped[0].max(largest(exact.tapped(tap)));
+                tapped[1] = tapped[1].max(apart(other.tapped(tap), exact.tapped(tap)));
+            }
+        }
+    }
+    let share = |count: usize| count as f64 / (codes / 2) as f64;
+    Ok(Compared {
+        logits_max_rel: apart_most / most,
+        taps_max_rel: tapped[1] / tapped[0],
+        drawn_equal_share: share(drawn),
+        greedy_equal_share: share(greedy),
+        steering_max_rel: steering / most,
+    })
+}
+
+/// Two positions to a pass, and steered strangers beside them in other caches: whether each row has the bits that it has in a
+/// pass of its own pair. An error names the first that has not.
+///
+/// # Errors
+/// Other bits, or the backend gives up.
+pub fn company(model: &Model, prompt: &Arc<Prompt>, backend: &mut dyn Backend, positions: usize) -> Outcome<()> {
+    let tables = [table(model)];
+    let (own, strangers) = (columns(model, positions, 1), columns(model, positions, 2));
+    let mut alone = Vec::new();
+    for (position, column) in own.iter().enumerate() {
+        let rows = pair([0, 1], position, *column, prompt, None);
+        let step = Step { rows: &rows, tables: &tables, draws: &[draw(position, 1.0)], taps: &[] };
+        backend.step(&step).map_err(|error| error.to_string())?;
+        alone.push([logits(backend, model, 0)?, logits(backend, model, 1)?]);
+    }
+    for position in (0..positions - 1).step_by(2) {
+        let mut rows = Vec::new();
+        for (caches, columns, injection) in [([0, 1], &own, None), ([2, 3], &strangers, Some(0))] {
+            for position in [position, position + 1] {
+                rows.extend(pair(caches, position, columns[position], prompt, injection));
+            }
+        }
+        let draws = [draw(position, 1.0), draw(position + 1, 1.0)];
+        let step = Step { rows: &rows, tables: &tables, draws: &draws, taps: &[] };
+        backend.step(&step).map_err(|error| error.to_string())?;
+        for row in 0..4 {
+            let (now, then) = (logits(backend, model, row)?, &alone[position + row / 2][row % 2]);
+            if now.iter().zip(then).any(|(a, b)| a.to_bits() != b.to_bits()) {
+                return Err(format!("{}: position {position}, row {row}: {:e}", model.name(), apart(&now, then)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Codes of `step`, for a window that starts at step `base`, by a fresh prefill on `backend` of what was played before:
+/// BOS and the sampled `heard` columns under the delay pattern. Unsteered.
+///
+/// # Errors
+/// The backend gives up.
+pub fn prefilled(
+    model: &Model,
+    prompt: &Arc<Prompt>,
+    backend: &mut dyn Backend,
+    heard: &[Vec<u32>],
+    control: &ControlFrame,
+    base: usize,
+    step: usize,
+) -> Outcome<Vec<u32>> {
+    let decoder = model.decoder();
+    let pattern = DelayPattern::new(decoder.codebooks(), model.channels());
+    let column = |position: usize| {
+        let mut codes = [if position == 0 { decoder.bos() } else { decoder.pad() }; MAX_CODEBOOKS];
+        for (codebook, code) in codes.iter_mut().enumerate().take(decoder.codebooks()) {
+            if position > pattern.delay(codebook) {
+                *code = heard[base + position - 1][codebook];
+            }
+        }
+        codes
+    };
+    let last = step - base;
+    for first in (0..last).step_by(4) {
+        let positions = first..(first + 4).min(last);
+        let rows: Vec<StepRow> =
+            positions.flat_map(|position| pair([0, 1], position, column(position), prompt, None)).collect();
+        let pass = Step { rows: &rows, tables: &[], draws: &[], taps: &[] };
+        backend.step(&pass).map_err(|error| error.to_string())?;
+    }
+    let sampling =
+        Sampling { temperature: control.temperature, guidance: control.guidance, top_k: control.top_k as usize };
+    let rows = pair([0, 1], last, column(last), prompt, None);
+    let draws = [Draw { sampling, seed: control.seed, frame: control.index }];
+    let pass = Step { rows: &rows, tables: &[], draws: &draws, taps: &[] };
+    backend.step(&pass).map_err(|error| error.to_string())?;
+    Ok((0..decoder.codebooks()).map(|codebook| backend.code(0, codebook)).collect())
+}
