@@ -24,12 +24,12 @@ began=$(date +%s)
 run() {
     local name=$1 most=$2 from code
     shift 2
-    from=$(date +%s.%N)
+    from=$(date +%s%N)
     echo "== $name: $*" >>"$log"
     timeout --kill-after=5 "$most" "$@" >>"$results" 2>>"$log"
     code=$?
-    printf '%-18s exit %3d, %5.1f s, %3d s since the start\n' "$name" "$code" \
-        "$(echo "$(date +%s.%N) - $from" | bc 2>/dev/null || echo 0)" "$(($(date +%s) - began))"
+    printf '%-18s exit %3d, %6d ms, %3d s since the start\n' "$name" "$code" \
+        "$((($(date +%s%N) - from) / 1000000))" "$(($(date +%s) - began))"
     printf '{"stage": "run", "name": "%s", "exit": %d}\n' "$name" "$code" >>"$results"
 }
 

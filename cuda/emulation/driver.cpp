@@ -85,6 +85,7 @@ extern "C" {
 void emulated_memory(uint64_t bytes) { memory = bytes; }
 void emulated_version(int number) { version = number; }
 void emulated_devices(int count) { devices = count; }
+void emulated_backwards(int value) { emulation::backwards = value != 0; }
 void emulated_lose_after(int64_t graphs) { left = graphs; }
 uint64_t emulated_used() { return used; }
 

@@ -13,6 +13,7 @@ namespace emulation {
 
 Index thread_at, block_at, grid, block;
 unsigned char *room;
+bool backwards;
 
 namespace {
 
@@ -70,7 +71,7 @@ namespace {
 void next() {
     int from = current;
     for (int step = 1; step <= count; step++) {
-        int to = (from + step) % count;
+        int to = (from + (backwards ? count - step : step)) % count;
         if (threads[to].done) continue;
         if (to == from) return;
         current = to;
@@ -139,9 +140,9 @@ void launch(Body run, const void *with, Index blocks, Index threads_of_block, si
                     threads[t] = Thread{top, Index{t % block.x, t / block.x % block.y, t / (block.x * block.y)}, false};
                 }
                 alive = count;
-                current = 0;
-                thread_at = threads[0].at;
-                emulation_change(&outside, threads[0].stack_pointer);
+                current = backwards ? count - 1 : 0;
+                thread_at = threads[current].at;
+                emulation_change(&outside, threads[current].stack_pointer);
             }
     free(memory);
 }

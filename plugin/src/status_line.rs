@@ -98,6 +98,9 @@ pub fn status_line(status: &Status, readings: &Readings, trouble: &str, project_
     if speed > 0.0 {
         parts.push(format!("{speed:.1} x real time"));
     }
+    if !matches!(status.device.as_str(), "" | "CPU") {
+        parts.push(format!("on {}", status.device));
+    }
     if readings.latency_ms > 0.0 {
         parts.push(format!("latency {:.0} ms", readings.latency_ms));
     }
@@ -144,5 +147,15 @@ mod tests {
         let line = status_line(&status(State::Ready, "", 3.12), &fine, "", "");
         assert_eq!(line.text, "Playing, 3.1 x real time, latency 193 ms, no gaps");
         assert_eq!(status_line(&status(State::Ready, "", 3.0), &fine, "", "newer").text, "newer");
+    }
+
+    #[test]
+    fn a_card_is_named_and_the_processor_is_not() {
+        let said = |device: &str| {
+            let status = Status { device: device.to_owned(), ..status(State::Ready, "", 5.0) };
+            status_line(&status, &Readings::default(), "", "").text
+        };
+        assert_eq!(said("CPU"), "Ready, 5.0 x real time");
+        assert_eq!(said("gpu 0: A, 7.0 of 8.0 GB free"), "Ready, 5.0 x real time, on gpu 0: A, 7.0 of 8.0 GB free");
     }
 }
