@@ -85,12 +85,13 @@ class Music:
 
 
 class Store:
-    """Codes `[clips, 4, 800]` and words `[clips, 40]` on the device, and how often each was drawn."""
+    """Codes `[clips, 4, 800]` and words `[clips, 40]` on the device, and how often each `group` of clips was drawn."""
 
-    def __init__(self, room: int, device):
+    def __init__(self, room: int, group: int, device):
+        self.group = group
         self.codes = torch.zeros(room, architecture.CODEBOOKS, FRAMES, dtype=torch.int16, device=device)
         self.ids = torch.zeros(room, TOKENS, dtype=torch.int16, device=device)
-        self.used = torch.zeros(room, device=device)
+        self.used = torch.zeros(room // group, device=device)
         self.count = 0
 
     def add(self, codes: torch.Tensor, ids: torch.Tensor) -> None:
@@ -99,20 +100,26 @@ class Store:
             return  # full: what is there is drawn again
         self.codes[self.count : end] = codes.to(torch.int16)
         self.ids[self.count : end] = ids.to(self.ids.device)
+        # Ahead of the others by one draw, not by all of theirs: a new set would else be learned by heart at once.
+        self.used[self.count // self.group : end // self.group] = max(0.0, math.floor(self.passes()) - 1.0)
         self.count = end
 
-    def least_used(self, count: int, group: int = 1) -> torch.Tensor:
-        """Rows of the groups drawn least often, in random order among equals."""
-        used = self.used[: self.count // group]
-        places = torch.topk(used + torch.rand_like(used), count // group, largest=False).indices
-        self.used[places] += 1.0
-        return (places[:, None] * group + torch.arange(group, device=places.device)).flatten()
+    def passes(self) -> float:
+        """How often a clip was drawn on average."""
+        return float(self.used[: self.count // self.group].mean()) if self.count else 0.0
 
-    def crops(self, rows: torch.Tensor, length: int, group: int = 1) -> torch.Tensor:
+    def least_used(self, count: int) -> torch.Tensor:
+        """Rows of whole groups, those drawn least often, in random order among equals."""
+        used = self.used[: self.count // self.group]
+        places = torch.topk(used + torch.rand_like(used), count // self.group, largest=False).indices
+        self.used[places] += 1.0
+        return (places[:, None] * self.group + torch.arange(self.group, device=places.device)).flatten()
+
+    def crops(self, rows: torch.Tensor, length: int) -> torch.Tensor:
         """Codes `[rows, 4, length]` from random places, the same in a group."""
-        starts = torch.randint(FRAMES - length + 1, (len(rows) // group,), device=rows.device).repeat_interleave(group)
-        places = (starts[:, None] + torch.arange(length, device=rows.device))[:, None].expand(-1, architecture.CODEBOOKS, -1)
-        return self.codes[rows].long().gather(2, places)
+        starts = torch.randint(FRAMES - length + 1, (len(rows) // self.group,), device=rows.device)
+        places = starts.repeat_interleave(self.group)[:, None] + torch.arange(length, device=rows.device)
+        return self.codes[rows].long().gather(2, places[:, None].expand(-1, architecture.CODEBOOKS, -1))
 
     def words(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ids = self.ids[rows].long()
@@ -145,7 +152,7 @@ class Training:
         adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.01, fused=self.device.type == "cuda")
         self.steppers = [Muon(matrices, share=1.0, weight_decay=0.05, momentum=0.95), adam]
         # All clips make whole windows; those in every key make the short crops as well.
-        self.all, self.keyed = Store(arguments.room, self.device), Store(arguments.room // 2, self.device)
+        self.all, self.keyed = Store(arguments.room, 1, self.device), Store(arguments.room // 24 * 12, 12, self.device)
         self.step, self.shown, self.began = 0, torch.zeros(architecture.CODEBOOKS, device=self.device), 0.0
 
     def spent(self) -> float:
@@ -167,13 +174,10 @@ class Training:
         """Codes, words and which prompts are kept."""
         length, times = CROPS[self.step % len(CROPS)]
         count = self.arguments.batch * times
-        if length in IN_EVERY_KEY:
-            count = min(count, self.keyed.count) // 12 * 12
-            rows, group, store = self.keyed.least_used(count, 12), 12, self.keyed
-        else:
-            rows, group, store = self.all.least_used(count), 1, self.all
-        kept = (torch.rand(len(rows) // group, device=self.device) >= 0.1).float().repeat_interleave(group)
-        return store.crops(rows, length, group), store.words(rows), kept
+        store = self.keyed if length in IN_EVERY_KEY else self.all
+        rows = store.least_used(min(count, store.count) // store.group * store.group)
+        kept = torch.rand(len(rows) // store.group, device=self.device) >= 0.1
+        return store.crops(rows, length), store.words(rows), kept.float().repeat_interleave(store.group)
 
     def advance(self) -> None:
         codes, words, kept = self.batch()
@@ -238,10 +242,9 @@ class Training:
             self.advance()
             if self.step % 200 == 0:
                 values = " ".join(f"{value:.3f}" for value in self.shown.tolist())
-                drawn, keyed = (float(s.used[: s.count].sum()) / max(1, s.count) for s in (self.all, self.keyed))
                 print(
                     f"step {self.step} {self.spent():.0f} s {values} ({self.shown.mean():.4f}), {self.all.count} clips, "
-                    f"{self.keyed.count} in every key, passes {drawn:.2f} {12 * keyed:.2f}",
+                    f"{self.keyed.count} in every key, passes {self.all.passes():.2f} {self.keyed.passes():.2f}",
                     flush=True,
                 )
             if time.monotonic() - stored > 60.0:
@@ -265,10 +268,10 @@ def gather(folder: Path, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--start", type=Path, required=True, help="the checkpoint directory to go on from, codec and all")
-    parser.add_argument("--valid", type=Path, required=True, help="a folder of parts that is not trained on")
-    parser.add_argument("--generator", type=Path, required=True, help="the program tiller-dataset")
-    parser.add_argument("--soundfont", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="the checkpoint directory to go on from, codec and all")
+    parser.add_argument("--valid", type=Path, help="a folder of parts that is not trained on")
+    parser.add_argument("--generator", type=Path, help="the program tiller-dataset")
+    parser.add_argument("--soundfont", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gather", action="store_true", help="only put the pieces in --out together, as decoder.pt")
     parser.add_argument("--minutes", type=float, default=7.0)
@@ -286,6 +289,9 @@ def main() -> None:
     if arguments.gather:
         gather(arguments.out, arguments.out / "decoder.pt")
         return
+    lacking = [name for name in ("start", "valid", "generator", "soundfont") if getattr(arguments, name) is None]
+    if lacking:
+        parser.error(f"--{lacking[0]} is missing")
     torch.manual_seed(1)
     if arguments.device == "cpu":
         attention.install()

@@ -3,8 +3,8 @@
 /// Name of the embedded checkpoint.
 pub const NAME: &str = "Tiller demo";
 
-/// Its files, named as in a checkpoint directory.
-pub const FILES: &[(&str, &[u8])] = &[
+/// Its files, named as in a checkpoint directory. A static: a constant may be compiled in once for each crate that names it.
+pub static FILES: &[(&str, &[u8])] = &[
     ("config.json", include_bytes!("../../assets/demo/config.json")),
     ("generation_config.json", include_bytes!("../../assets/demo/generation_config.json")),
     ("model.safetensors", include_bytes!("../../assets/demo/model.safetensors")),

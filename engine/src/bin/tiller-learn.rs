@@ -42,7 +42,7 @@ struct Arguments {
     method: Method,
     /// What a chord's direction is made of: whole (each root and quality for itself), root-and-quality (the sum of two), or
     /// notes (the sum of those of its three notes).
-    #[arg(long, default_value = "whole")]
+    #[arg(long, default_value = "notes")]
     chords: ChordParts,
     /// How clips are laid out for the decoder: delayed (BOS and the delay pattern, as the model plays) or undelayed (all
     /// codebooks at once and no BOS, as published).

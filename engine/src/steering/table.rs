@@ -179,7 +179,8 @@ impl Steering {
         self.blocks * self.hidden
     }
 
-    /// Whether only the conditional guidance row is steered: what the directions of any lane ask for.
+    /// Whether only the conditional guidance row is steered, for every lane: what the directions of any lane ask for. Doses of both
+    /// kinds do not mix: one learned for both rows is about twice too much for the conditional one alone.
     pub fn conditional_only(&self) -> bool {
         self.tables.iter().flatten().any(|table| table.conditional_only)
     }
