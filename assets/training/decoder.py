@@ -102,11 +102,18 @@ def initialise(model) -> None:
     model.enc_to_dec_proj.bias.data.zero_()
 
 
-def optimisers(model, rate: float, text_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the decoder's square and feed-forward matrices, AdamW for everything else.
+def begin(model, checkpoint: Path) -> None:
+    """Takes the weights of an exported checkpoint, text encoder and all."""
+    learned = load_file(checkpoint / "model.safetensors")
+    missing, unexpected = model.load_state_dict({k: v.float() for k, v in learned.items()}, strict=False)
+    # Tensors that share memory are written once; the sinusoidal positions are computed.
+    lacking = [key for key in missing if not key.endswith(("embed_tokens.weight", "embed_positions.weights"))]
+    if lacking or unexpected:
+        raise ValueError(f"{checkpoint} is no checkpoint of this architecture: {lacking} {unexpected}")
 
-    `share` of a group is its learning rate over the decoder's.
-    """
+
+def groups(model) -> tuple[list, list, list]:
+    """What learns: the decoder's square and feed-forward matrices, everything else of it, the text encoder. The codec does not."""
     matrices, others, words = [], [], []
     for name, weights in model.named_parameters():
         if name.startswith("audio_encoder."):
@@ -117,11 +124,27 @@ def optimisers(model, rate: float, text_rate: float) -> list[torch.optim.Optimiz
             words.append(weights)
         else:
             others.append(weights)
+    return matrices, others, words
+
+
+def adamw(others: list, words: list, text_rate: float, **options) -> torch.optim.AdamW:
+    """AdamW for what Muon does not step; `share` of a group is its learning rate over the decoder's."""
+    shares = [{"params": others, "share": 1.0}, {"params": words, "share": text_rate}]
+    return torch.optim.AdamW(shares, betas=(0.9, 0.95), weight_decay=0.01, **options)
+
+
+def optimisers(model, rate: float, text_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the decoder's square and feed-forward matrices, AdamW for everything else."""
+    matrices, others, words = groups(model)
     muon = torch.optim.Muon(
         [{"params": matrices, "share": 1.0}], lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"
     )
-    groups = [{"params": others, "share": 1.0}, {"params": words, "share": text_rate}]
-    return [muon, torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), weight_decay=0.01)]
+    return [muon, adamw(others, words, text_rate, lr=rate)]
+
+
+def turned(rate: float, share: float, step: int, warm: int) -> float:
+    """The learning rate after `share` of the time: a cosine from the full one to 2 %, behind `warm` steps of rise."""
+    return rate * (0.51 + 0.49 * math.cos(math.pi * min(1.0, share))) * min(1.0, (step + 1) / warm)
 
 
 @torch.no_grad()
@@ -163,7 +186,7 @@ class Training:
         self.model = architecture.build()
         initialise(self.model)
         if arguments.start:
-            self.start(arguments.start)
+            begin(self.model, arguments.start)
         if arguments.text:
             learned = torch.load(arguments.text, weights_only=True)["model"]
             missing, unexpected = self.model.load_state_dict(learned, strict=False)
@@ -180,15 +203,6 @@ class Training:
         if self.path.exists():
             self.resume()
         self.began = self.stored = self.scanned = time.monotonic()
-
-    def start(self, checkpoint: Path) -> None:
-        """Takes the weights of an exported checkpoint, text encoder and all; optimisers begin anew."""
-        learned = load_file(checkpoint / "model.safetensors")
-        missing, unexpected = self.model.load_state_dict({k: v.float() for k, v in learned.items()}, strict=False)
-        # Tensors that share memory are written once; the sinusoidal positions are computed.
-        lacking = [key for key in missing if not key.endswith(("embed_tokens.weight", "embed_positions.weights"))]
-        if lacking or unexpected:
-            raise ValueError(f"{checkpoint} is no checkpoint of this architecture: {lacking} {unexpected}")
 
     def draw(self, length: int) -> Draw | EveryKey:
         """Where crops of one length come from."""
@@ -244,8 +258,7 @@ class Training:
             if name in self.learning:
                 self.learning[name].grad, weights.grad = weights.grad, None
         torch.nn.utils.clip_grad_norm_(self.learning.values(), 1.0)
-        turn = math.pi * min(1.0, self.spent() / (self.arguments.minutes * 60.0))
-        rate = self.arguments.rate * (0.51 + 0.49 * math.cos(turn)) * min(1.0, (self.step + 1) / 50)
+        rate = turned(self.arguments.rate, self.spent() / (self.arguments.minutes * 60.0), self.step, 50)
         for stepper in self.steppers:
             for group in stepper.param_groups:
                 group["lr"] = rate * group["share"]

@@ -22,11 +22,9 @@ import torch
 import architecture
 import attention
 import text
-from decoder import IN_EVERY_KEY, LATE_WEIGHTS, Trained, delay, evaluate
-from export import codec as codec_weights
+from decoder import IN_EVERY_KEY, LATE_WEIGHTS, Trained, adamw, begin, delay, evaluate, groups, turned
 from muon import Muon
 from parts import Parts
-from safetensors.torch import load_file
 
 FRAMES = 800  # 16 s
 TOKENS = 40  # of a prompt; the longest one has fewer
@@ -132,24 +130,14 @@ class Training:
     def __init__(self, arguments):
         self.arguments, self.device = arguments, torch.device(arguments.device)
         model = architecture.build()
-        learned = {name: value.float() for name, value in load_file(arguments.start / "model.safetensors").items()}
-        missing, unexpected = model.load_state_dict(learned, strict=False)
-        lacking = [key for key in missing if not key.endswith(("embed_tokens.weight", "embed_positions.weights"))]
-        if lacking or unexpected:
-            raise ValueError(f"{arguments.start} is no checkpoint of this architecture: {lacking} {unexpected}")
-        model.audio_encoder.load_state_dict(codec_weights(arguments.start))
-        model.audio_encoder.requires_grad_(False)
+        begin(model, arguments.start)
         self.tokenizer = text.load(arguments.start)
-        self.trained = Trained(model.to(self.device), self.tokenizer).train()
+        matrices, others, words = groups(model.to(self.device))
+        self.trained = Trained(model, self.tokenizer).train()
         self.codec = model.audio_encoder.eval()
         self.learning = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.average = {name: value.detach().clone() for name, value in self.learning.items()}
-        matrices = [v for n, v in self.learning.items() if n.startswith("decoder.model.decoder.layers.") and v.ndim == 2]
-        words = [v for n, v in self.learning.items() if n.startswith(("text_encoder.", "enc_to_dec_proj."))]
-        apart = {id(value) for value in matrices + words}
-        others = [value for value in self.learning.values() if id(value) not in apart]
-        groups = [{"params": others, "share": 1.0}, {"params": words, "share": arguments.text_rate}]
-        adam = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.01, fused=self.device.type == "cuda")
+        adam = adamw(others, words, arguments.text_rate, fused=self.device.type == "cuda")
         self.steppers = [Muon(matrices, share=1.0, weight_decay=0.05, momentum=0.95), adam]
         # All clips make whole windows; those in every key make the short crops as well.
         self.all, self.keyed = Store(arguments.room, 1, self.device), Store(arguments.room // 24 * 12, 12, self.device)
@@ -186,8 +174,7 @@ class Training:
             losses = self.trained(columns, targets, words, kept)
         (losses * LATE_WEIGHTS.to(self.device)).mean().backward()
         torch.nn.utils.clip_grad_norm_(self.learning.values(), 1.0)
-        turn = math.pi * min(1.0, self.spent() / (self.arguments.minutes * 60.0))
-        rate = self.arguments.rate * (0.51 + 0.49 * math.cos(turn)) * min(1.0, (self.step + 1) / 100)
+        rate = turned(self.arguments.rate, self.spent() / (self.arguments.minutes * 60.0), self.step, 100)
         for stepper in self.steppers:
             for group in stepper.param_groups:
                 group["lr"] = rate * group["share"]
