@@ -6,6 +6,7 @@ pub mod card;
 pub mod counting;
 pub mod host;
 pub mod measure;
+pub mod memory;
 pub mod player;
 pub mod prefill;
 pub mod project;

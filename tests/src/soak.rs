@@ -178,13 +178,6 @@ fn reserved<T: Default + Clone>(length: usize) -> Vec<T> {
     memory
 }
 
-/// Resident memory of this process in bytes, where the system tells.
-pub fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
-}
-
 /// Seconds that this thread has been on a core, where the system tells.
 pub fn core_seconds() -> Option<f64> {
     #[cfg(unix)]

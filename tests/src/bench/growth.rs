@@ -8,7 +8,7 @@ use super::progress::Progress;
 use super::spread::ratio;
 use super::stream::{Step, Stream};
 use crate::host::Outcome;
-use crate::soak::resident;
+use crate::memory::resident;
 
 /// When the run counts as begun, seconds.
 const EARLY: f64 = 10.0;

@@ -12,7 +12,8 @@ use super::spread::Spread;
 use super::subject::{Subject, steered};
 use crate::counting::all_allocations;
 use crate::host::Outcome;
-use crate::soak::{WARM_UP, resident};
+use crate::memory::resident;
+use crate::soak::WARM_UP;
 
 /// Frames either side of a cache length that count as "near" it.
 const NEAR: usize = 100;

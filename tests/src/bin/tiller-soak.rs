@@ -16,10 +16,11 @@ use tiller_engine::model::Model;
 use tiller_engine::player::Player;
 use tiller_tests::counting::Counting;
 use tiller_tests::host::Outcome;
+use tiller_tests::memory::resident;
 use tiller_tests::soak::clicks::Clicks;
 use tiller_tests::soak::loudness::Loudness;
 use tiller_tests::soak::slots::{Kind, Late, Times};
-use tiller_tests::soak::{DEFAULT_PROMPT, Run, resident, waited_for_a_core};
+use tiller_tests::soak::{DEFAULT_PROMPT, Run, waited_for_a_core};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
