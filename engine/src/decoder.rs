@@ -14,7 +14,7 @@ mod weights;
 
 pub use forward::{Observer, Scratch};
 pub use kv_cache::{CrossCache, KvCache};
-pub use weights::Decoder;
+pub use weights::{Decoder, SMALL_STEP};
 
 /// Most codebooks of any checkpoint, so that a column is a plain array. The published stereo ones have 8.
 pub const MAX_CODEBOOKS: usize = 16;

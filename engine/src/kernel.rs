@@ -50,6 +50,7 @@ pub mod linear;
 pub mod norm;
 mod pages;
 mod quantised;
+pub mod rounding;
 
 pub use lanes::nearest_half;
 pub use linear::Linear;

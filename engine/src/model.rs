@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointSource, CodecConfig, Config};
 use crate::codec::CodecDecoder;
-use crate::decoder::Decoder;
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::packed::{self, PackedFile};
 use crate::decoder::quality::Quality;
+use crate::decoder::{Decoder, SMALL_STEP};
 use crate::embedded;
 use crate::error::EngineError;
 use crate::handle::ModelSource;
@@ -33,11 +33,15 @@ pub fn directions_file(concept: &str) -> String {
 /// Nats a code by which 8-bit weights may change what a codebook's codes are drawn from. Past it a checkpoint is kept in bf16.
 const MOST_DIVERGENCE: f64 = 0.05;
 
-/// What the decoder plays while its 8-bit layers are measured.
-const SETTLING_PROMPT: &str = "medium piano melody";
-
-/// Weights of a step, or bytes of them, that one thread reads in a few milliseconds.
-const SMALL_STEP: u64 = 32_000_000;
+/// What the decoder plays while its layers of few bits are measured, and before, while they are rounded.
+const SETTLING_PROMPTS: [&str; 6] = [
+    "medium piano melody",
+    "calm piano broken chords, slow",
+    "bright brass chords, quick",
+    "soft strings pad, slow",
+    "driving guitar chords over bass guitar bass line, fast",
+    "gentle flute melody, medium tempo",
+];
 
 /// What every instance in the process shares.
 static LOADED: Mutex<Vec<(ModelSource, Precision, Weak<Model>)>> = Mutex::new(Vec::new());
@@ -126,7 +130,7 @@ impl Model {
         let (weights, config) = (&checkpoint.weights, &checkpoint.config);
         // A large decoder with fewer bits is packed and measured once, and read from the user's cache folder from then on.
         let few = matches!(precision, Precision::Int8 | Precision::Int4);
-        let place = (few && weights_of_step(config) > SMALL_STEP)
+        let place = (few && config.decoder.weights_of_step() > SMALL_STEP)
             .then(|| packed::path(&packed::standard_folder(), weights.hash(), precision));
         let kept = place.as_deref().and_then(PackedFile::open);
         let kept = match &kept {
@@ -146,10 +150,12 @@ impl Model {
         progress(85);
         let text = TextEncoder::load(weights, &config.text, &checkpoint.tokenizer, &source.file("tokenizer.json"))?;
         progress(90);
-        if fresh && precision == Precision::Int8 {
+        if fresh && few {
             let measured = Self::settle(&mut decoder, &checkpoint, &text)?;
-            log::info!("{}: 8-bit layers: {measured:?}", checkpoint.name);
-            if measured.divergence.iter().any(|nats| *nats > MOST_DIVERGENCE || nats.is_nan()) {
+            log::info!("{}: layers at {precision}: {measured:?}", checkpoint.name);
+            let far = measured.divergence.iter().any(|nats| *nats > MOST_DIVERGENCE || nats.is_nan());
+            // Four bits are only ever asked for by someone who knows their price.
+            if far && precision == Precision::Int8 {
                 decoder = Decoder::load_at(weights, config, Precision::Bf16)?;
             }
             quality = Some(measured);
@@ -182,9 +188,11 @@ impl Model {
         })
     }
 
-    /// Measures what 8-bit layers cost on music of the decoder's own, and keeps those in bf16 that stray.
+    /// Rounds the layers of few bits on music of the decoder's own and measures what they cost; those of 8 bits that stray are
+    /// kept in bf16.
     fn settle(decoder: &mut Decoder, checkpoint: &Checkpoint, text: &TextEncoder) -> Result<Quality, EngineError> {
-        let states = text.encode(SETTLING_PROMPT)?.states;
+        let encoded = SETTLING_PROMPTS.iter().map(|prompt| text.encode(prompt));
+        let states = encoded.map(|prompt| Ok(prompt?.states)).collect::<Result<Vec<_>, EngineError>>()?;
         Ok(decoder.settle(&checkpoint.weights, &checkpoint.config, &states, &pool::shared())?)
     }
 
@@ -228,7 +236,7 @@ impl Model {
     /// # Errors
     /// When the configuration cannot be read.
     pub fn suited_precision(source: &ModelSource) -> Result<Precision, CheckpointError> {
-        let step = weights_of_step(&Config::read(&source.checkpoint())?);
+        let step = Config::read(&source.checkpoint())?.decoder.weights_of_step();
         Ok(if step > SMALL_STEP { Precision::Int8 } else { Precision::F32 })
     }
 
@@ -237,7 +245,7 @@ impl Model {
     /// # Errors
     /// When the configuration cannot be read.
     pub fn suits_card(source: &ModelSource) -> Result<bool, CheckpointError> {
-        Ok(weights_of_step(&Config::read(&source.checkpoint())?) > SMALL_STEP)
+        Ok(Config::read(&source.checkpoint())?.decoder.weights_of_step() > SMALL_STEP)
     }
 
     /// The threads that play this model: the process's own for a large one. A step of a small one is over before another
@@ -313,14 +321,6 @@ impl Model {
     pub fn window(&self) -> usize {
         self.window
     }
-}
-
-/// Weights that one step reads.
-fn weights_of_step(config: &Config) -> u64 {
-    let shape = &config.decoder;
-    let (hidden, feed) = (shape.hidden_size as u64, shape.ffn_dim as u64);
-    let block = 6 * hidden * hidden + 2 * hidden * feed;
-    shape.num_hidden_layers as u64 * block + (shape.num_codebooks * shape.vocab_size) as u64 * hidden
 }
 
 fn stream_format(config: &Config) -> StreamFormat {

@@ -317,6 +317,13 @@ impl CodecConfig {
 }
 
 impl DecoderConfig {
+    /// Weights that one step reads.
+    pub fn weights_of_step(&self) -> u64 {
+        let (hidden, feed) = (self.hidden_size as u64, self.ffn_dim as u64);
+        let block = 6 * hidden * hidden + 2 * hidden * feed;
+        self.num_hidden_layers as u64 * block + (self.num_codebooks * self.vocab_size) as u64 * hidden
+    }
+
     /// Codebooks of one codec stream: left and right of a stereo checkpoint have as many each.
     pub fn codebooks_per_channel(&self) -> usize {
         self.num_codebooks / self.audio_channels

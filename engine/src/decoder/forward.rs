@@ -163,7 +163,8 @@ impl Decoder {
         }
         let Scratch { normed, projected, attended, quantised, weights, pool, .. } = scratch;
         block.self_in.forward(normed, rows.len(), quantised, projected, pool, &|_| ());
-        for (row, projected) in rows.iter().zip(projected.chunks_exact(3 * hidden)) {
+        for (row, projected) in rows.iter().zip(projected.chunks_exact_mut(3 * hidden)) {
+            projected[hidden..].iter_mut().zip(&block.usual).for_each(|(own, usual)| *own -= usual);
             let (key, value) = projected[hidden..].split_at(hidden);
             caches[row.cache].blocks[index].write(row.position, key, value);
         }
@@ -174,6 +175,11 @@ impl Decoder {
             Query { cache: &caches[row.cache].blocks[index], query, positions: row.position + 1 }
         };
         self.attend(rows.len(), &query, weights, attended, pool);
+        // One number less in all keys moves all scores by the same, which the softmax does not see; the weights of the values
+        // add up to one.
+        if let Some(usual) = block.usual.get(hidden..) {
+            attended.chunks_exact_mut(hidden).take(rows.len()).for_each(|row| activation::add(row, usual));
+        }
         block.self_out.forward_add(attended, rows.len(), quantised, &mut scratch.hidden, pool);
     }
 
@@ -285,7 +291,7 @@ impl Decoder {
         }
         let mut both = vec![0.0; tokens * 2 * hidden];
         cross_in.forward(&projected, hidden, tokens, &mut both, 2 * hidden);
-        let mut cache = self.cache(tokens);
+        let mut cache = self.text_cache(tokens);
         for (token, row) in both.chunks_exact(2 * hidden).enumerate() {
             cache.write(token, &row[..hidden], &row[hidden..]);
         }

@@ -60,11 +60,19 @@ impl Decoder {
         (0..self.blocks()).map(|_| self.cache(capacity)).collect()
     }
 
+    /// One block's cache of a prompt: so few positions that no bits need be saved.
+    pub(super) fn text_cache(&self, tokens: usize) -> Attention {
+        let new = if self.precision() == Precision::F32 { Attention::new } else { Attention::new_bf16 };
+        new(self.heads, self.hidden / self.heads, tokens)
+    }
+
     /// One block's cache.
     pub(super) fn cache(&self, capacity: usize) -> Attention {
         let new = match self.precision() {
             Precision::F32 => Attention::new,
             Precision::Bf16 => Attention::new_bf16,
+            // A small decoder has the time to read them whole, and half of what 8 bits cost it would be theirs.
+            Precision::Int8 if self.small => Attention::new_bf16,
             Precision::Int8 | Precision::Int4 => Attention::new_int8,
         };
         new(self.heads, self.hidden / self.heads, capacity)

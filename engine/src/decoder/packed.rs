@@ -18,7 +18,7 @@ use crate::precision::Precision;
 use crate::user_folders;
 
 /// Raised with every change of what a packed weight means or where it lies.
-const FORMAT: &str = "tiller-packed-1";
+const FORMAT: &str = "tiller-packed-2";
 
 /// Longest header that is believed, in bytes.
 const MOST_HEADER: u64 = 1 << 24;
@@ -111,6 +111,22 @@ impl PackedFile {
         }
         (checksum(layer.storage()?.1) == sum).then_some(layer)
     }
+
+    /// So many numbers; none where the file says that there are none. `None` when it has others or they are damaged.
+    pub fn numbers(&self, name: &str, count: usize) -> Option<Vec<f32>> {
+        let facts = self.header.metadata().as_ref()?;
+        let sum = u64::from_str_radix(facts.get(&format!("sum {name}"))?, 16).ok()?;
+        let (from, to) = self.header.info(name)?.data_offsets;
+        if to != from && to - from != 4 * count {
+            return None;
+        }
+        let mut bytes = vec![0; to - from];
+        let mut file = self.file.lock();
+        file.seek(SeekFrom::Start(self.start + from as u64)).ok()?;
+        file.read_exact(&mut bytes).ok()?;
+        let numbers = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        (checksum([&bytes, &[]]) == sum).then_some(numbers)
+    }
 }
 
 /// Writes a decoder's layers beside their place and renames the file, so that a crash leaves none.
@@ -129,6 +145,12 @@ pub fn write(path: &Path, decoder: &Decoder, quality: Option<&Quality>) -> Resul
             let view = TensorView::new(Dtype::U8, vec![bytes.len()], bytes).map_err(|error| error.to_string())?;
             views.push((format!("{name}.{part}"), view));
         }
+    }
+    let usual = decoder.usual();
+    for (name, bytes) in &usual {
+        facts.insert(format!("sum {name}"), format!("{:x}", checksum([bytes, &[]])));
+        let view = TensorView::new(Dtype::U8, vec![bytes.len()], bytes).map_err(|error| error.to_string())?;
+        views.push((name.clone(), view));
     }
     let folder = path.parent().ok_or("no folder")?;
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;

@@ -1,8 +1,12 @@
-//! What fewer bits cost, measured while a checkpoint loads: the decoder continues its own music for a few steps, every layer
-//! is run beside its exact form on what it meets there, and those that stray are kept in bf16. Real checkpoints may have
-//! channels that dwarf the others; small ones have none (Dettmers et al. 2022, arXiv 2208.07339). Loader thread.
+//! Fewer bits while a checkpoint loads, and what they cost: the decoder makes some music of its own, every layer is rounded
+//! with what it meets there in view, then run beside its exact form on other music, and those that stray are kept in bf16.
+//! Real checkpoints may have channels that dwarf the others; small ones have none (Dettmers et al. 2022, arXiv 2208.07339).
+//! Loader thread.
 
+use std::collections::HashMap;
 use std::mem;
+use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,10 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::forward::Scratch;
 use super::kv_cache::KvCache;
 use super::sampling::{Sampler, Sampling};
-use super::weights::{Block, CROSS_OUT, CROSS_QUERY, FEED_IN, FEED_OUT, HEADS, Reader, SELF_IN, SELF_OUT, layer_name};
+use super::weights::{Block, HEADS, Reader, layer_name};
 use super::{CrossCache, Decoder, MAX_CODEBOOKS, Row};
 use crate::checkpoint::{CheckpointError, Config, Weights};
+use crate::kernel::attention::Attention;
 use crate::kernel::layer::{Checked, Layer};
+use crate::kernel::rounding::Feedback;
 use crate::pool::Pool;
 use crate::precision::Precision;
 
@@ -87,101 +93,104 @@ fn log_softmax(mut logits: Vec<f64>) -> Vec<f64> {
     logits
 }
 
+/// Input columns of one piece of music, and its prompt.
+struct Piece<'a> {
+    columns: Vec<[u32; MAX_CODEBOOKS]>,
+    /// Text states `[tokens][text_width]`.
+    text: &'a [f32],
+}
+
 impl Decoder {
-    /// Compares every layer with the checkpoint's own, on music that this decoder makes under a prompt with the given text
-    /// states `[tokens][text_width]`, and keeps in bf16 those that stray by more than 2 %. Reads the weights again, one
-    /// block at a time.
+    /// Rounds every layer anew with what it meets in view, on music that this decoder makes under all prompts but the first
+    /// (text states `[tokens][text_width]`), and finds what is usual of keys and values. Then compares every layer with the
+    /// checkpoint's own, on music under the first prompt, and keeps in bf16 those of 8 bits that stray by more than 2 %.
+    /// Reads the weights again, one block at a time.
     ///
     /// # Errors
     /// When they cannot be read, or have changed.
+    ///
+    /// # Panics
+    /// Without a prompt.
     pub fn settle(
         &mut self,
         weights: &Weights,
         config: &Config,
-        text: &[f32],
+        texts: &[Vec<f32>],
         pool: &Arc<Pool>,
     ) -> Result<Quality, CheckpointError> {
-        let columns = self.continuation(text, pool);
-        let rows = 2 * STEPS;
-        let mut scratch = Scratch::on(self, rows, pool.clone());
-        let (own, precision) = (mem::take(&mut self.blocks), mem::replace(&mut self.precision, Precision::F32));
-        let reader = Reader::new(weights, config, Precision::F32);
+        let mut pieces = self.continuations(texts, pool);
+        let met = pieces.split_off(1);
+        let mut met = Trial::new(self, &met, pool);
+        let mut checked = Trial::new(self, &pieces, pool);
+        let precision = mem::replace(&mut self.precision, Precision::F32);
+        let blocks = mem::take(&mut self.blocks).len();
+        let (exact, mut rounding) =
+            (Reader::new(weights, config, Precision::F32), Reader::new(weights, config, precision));
         let mut quality = Quality { wider: Vec::new(), error: 0.0, divergence: Vec::new(), agreement: Vec::new() };
-        // One block's caches at a time would do; all of them are small beside the weights.
-        let mut caches = [KvCache::exact(self, own.len(), STEPS), KvCache::exact(self, own.len(), STEPS)];
-        let [conditional, unconditional] = &mut caches;
-        let mut caches = [conditional, unconditional];
-        let mut cross = CrossCache { blocks: Vec::new(), tokens: text.len() / self.text_width };
-        self.embed(&self.teacher(&columns, None), &mut scratch);
-        for (index, own) in own.into_iter().enumerate() {
-            let exact = reader.numbered_block(index)?;
-            cross.blocks.push(self.cross_keys(&exact.cross_in, text));
-            let block = exact.beside(own);
-            let rows = self.teacher(&columns, Some(&cross));
-            self.block(index, &block, &rows, &mut caches, &mut scratch);
-            self.blocks.push(block.settled(index, &mut quality));
+        for trial in [&mut met, &mut checked] {
+            self.embed(&trial.rows(&[]), &mut trial.scratch);
         }
-        let heads = mem::replace(&mut self.heads_out, reader.heads()?);
-        self.heads_out = Layer::Checked(Box::new(Checked::new(mem::replace(&mut self.heads_out, Layer::EMPTY), heads)));
-        self.head(&self.teacher(&columns, None), &mut scratch);
-        let checked = mem::replace(&mut self.heads_out, Layer::EMPTY);
-        self.heads_out = quality.choose(HEADS.to_owned(), checked);
+        for index in 0..blocks {
+            let mut block = exact.numbered_block(index)?.watched();
+            met.pass(self, index, &block);
+            let usual = block.usual_key_and_value(pool);
+            rounding.set_feedback(block.feedback(index));
+            block.stand_in(rounding.numbered_block(index)?);
+            checked.pass(self, index, &block);
+            let settled = block.settled(index, precision, &mut quality);
+            self.blocks.push(Block { usual, ..settled });
+        }
+        self.heads_out = Layer::Checked(Box::new(Checked::new(exact.heads()?)));
+        self.head(&met.rows(&[]), &mut met.scratch);
+        if let Layer::Checked(both) = &mut self.heads_out {
+            rounding.set_feedback(HashMap::from([(HEADS.to_owned(), both.moments().feedback())]));
+            both.set(rounding.heads()?);
+        }
+        drop(met);
+        self.head(&checked.rows(&[]), &mut checked.scratch);
+        let heads = mem::replace(&mut self.heads_out, Layer::EMPTY);
+        self.heads_out = quality.choose(HEADS.to_owned(), heads, precision);
         self.precision = precision;
-        let exact: Vec<Vec<f32>> = (0..rows).map(|row| scratch.logits(row).to_vec()).collect();
-        drop(scratch);
-        (quality.divergence, quality.agreement) = self.compare(&columns, text, &exact, pool);
+        let exact: Vec<Vec<f32>> = (0..2 * STEPS).map(|row| checked.scratch.logits(row).to_vec()).collect();
+        drop(checked);
+        (quality.divergence, quality.agreement) = self.compare(&pieces[0], &exact, pool);
         Ok(quality)
     }
 
-    /// Input columns of the first steps of a piece that this decoder makes of its own.
-    fn continuation(&self, text: &[f32], pool: &Arc<Pool>) -> Vec<[u32; MAX_CODEBOOKS]> {
-        let cross = self.cross_cache(text);
-        let mut caches = [KvCache::new(self, STEPS), KvCache::new(self, STEPS)];
-        let [conditional, unconditional] = &mut caches;
-        let mut caches = [conditional, unconditional];
-        let mut scratch = Scratch::on(self, 2, pool.clone());
+    /// The first steps of pieces that this decoder makes of its own, one under each prompt.
+    fn continuations<'a>(&self, texts: &'a [Vec<f32>], pool: &Arc<Pool>) -> Vec<Piece<'a>> {
+        let cross: Vec<CrossCache> = texts.iter().map(|text| self.cross_cache(text)).collect();
+        let mut caches: Vec<KvCache> = (0..2 * texts.len()).map(|_| KvCache::new(self, STEPS)).collect();
+        let mut caches: Vec<&mut KvCache> = caches.iter_mut().collect();
+        let mut scratch = Scratch::on(self, 2 * texts.len(), pool.clone());
         let mut sampler = Sampler::new(self.vocab);
-        let mut columns = vec![[self.bos; MAX_CODEBOOKS]];
+        let first = |text| Piece { columns: vec![[self.bos; MAX_CODEBOOKS]], text };
+        let mut pieces: Vec<Piece> = texts.iter().map(|text| first(text)).collect();
         for position in 0..STEPS - 1 {
-            let codes = columns[position];
-            let row = |cache, text| Row { cache, position, codes, text, injection: None, pushes: &[], logits: true };
-            self.forward(&[row(0, Some(&cross)), row(1, None)], &mut caches, &mut scratch, None);
-            let mut next = [self.pad; MAX_CODEBOOKS];
-            for (codebook, code) in next.iter_mut().enumerate().take(self.codebooks) {
-                let range = codebook * self.vocab..(codebook + 1) * self.vocab;
-                let [c, u] = [0, 1].map(|row| &scratch.logits(row)[range.clone()]);
-                *code = sampler.sample(c, u, &Sampling::PUBLISHED, 0, position as u32, codebook);
+            let rows = teacher(&pieces, position..position + 1, &cross);
+            self.forward(&rows, &mut caches, &mut scratch, None);
+            for (seed, piece) in pieces.iter_mut().enumerate() {
+                let mut next = [self.pad; MAX_CODEBOOKS];
+                for (codebook, code) in next.iter_mut().enumerate().take(self.codebooks) {
+                    let range = codebook * self.vocab..(codebook + 1) * self.vocab;
+                    let [c, u] = [0, 1].map(|row| &scratch.logits(2 * seed + row)[range.clone()]);
+                    *code = sampler.sample(c, u, &Sampling::PUBLISHED, seed as u32, position as u32, codebook);
+                }
+                piece.columns.push(next);
             }
-            columns.push(next);
         }
-        columns
+        pieces
     }
 
-    /// Both guidance rows of every column.
-    fn teacher<'a>(&self, columns: &[[u32; MAX_CODEBOOKS]], text: Option<&'a CrossCache>) -> Vec<Row<'a>> {
-        let row = |(position, codes): (usize, &[u32; MAX_CODEBOOKS])| {
-            let row =
-                |cache, text| Row { cache, position, codes: *codes, text, injection: None, pushes: &[], logits: true };
-            [row(0, text), row(1, None)]
-        };
-        columns.iter().enumerate().flat_map(row).collect()
-    }
-
-    /// Divergence and agreement of this decoder's distributions over `columns` from the exact logits of each row.
-    fn compare(
-        &self,
-        columns: &[[u32; MAX_CODEBOOKS]],
-        text: &[f32],
-        exact: &[Vec<f32>],
-        pool: &Arc<Pool>,
-    ) -> (Vec<f64>, Vec<f64>) {
-        let cross = self.cross_cache(text);
-        let mut caches = [KvCache::new(self, columns.len()), KvCache::new(self, columns.len())];
+    /// Divergence and agreement of this decoder's distributions over a piece from the exact logits of each row.
+    fn compare(&self, piece: &Piece, exact: &[Vec<f32>], pool: &Arc<Pool>) -> (Vec<f64>, Vec<f64>) {
+        let (pieces, cross) = (slice::from_ref(piece), [self.cross_cache(piece.text)]);
+        let mut caches = [KvCache::new(self, piece.columns.len()), KvCache::new(self, piece.columns.len())];
         let [conditional, unconditional] = &mut caches;
         let mut caches = [conditional, unconditional];
         let mut scratch = Scratch::on(self, 2 * PASS, pool.clone());
         let mut comparison = Comparison::new(self.codebooks, self.vocab);
-        let rows = self.teacher(columns, Some(&cross));
+        let rows = teacher(pieces, 0..piece.columns.len(), &cross);
         for (rows, exact) in rows.chunks(2 * PASS).zip(exact.chunks(2 * PASS)) {
             self.forward(rows, &mut caches, &mut scratch, None);
             for (step, exact) in exact.chunks_exact(2).enumerate() {
@@ -193,46 +202,115 @@ impl Decoder {
     }
 }
 
-impl Quality {
-    /// What a checked layer becomes: its stand-in, or bf16 where that strays.
-    fn choose(&mut self, name: String, layer: Layer) -> Layer {
-        let Layer::Checked(both) = layer else { return layer };
-        let (exact, other, error) = both.into_parts();
-        if error <= MOST_ERROR {
-            self.error = self.error.max(error);
-            return other;
+/// Both guidance rows of each piece at some positions; a piece without cross-attention keys has none.
+fn teacher<'a>(pieces: &[Piece], positions: Range<usize>, cross: &'a [CrossCache]) -> Vec<Row<'a>> {
+    let both = |(index, piece): (usize, &Piece), position: usize| {
+        let row = |cache, text| {
+            let codes = piece.columns[position];
+            Row { cache, position, codes, text, injection: None, pushes: &[], logits: true }
+        };
+        [row(2 * index, cross.get(index)), row(2 * index + 1, None)]
+    };
+    let at = |position| pieces.iter().enumerate().flat_map(move |piece| both(piece, position));
+    positions.flat_map(at).collect()
+}
+
+/// Some pieces on their way through the exact blocks.
+struct Trial<'a> {
+    pieces: &'a [Piece<'a>],
+    caches: Vec<KvCache>,
+    scratch: Scratch,
+}
+
+impl<'a> Trial<'a> {
+    fn new(decoder: &Decoder, pieces: &'a [Piece<'a>], pool: &Arc<Pool>) -> Self {
+        // One block's caches at a time would do; all of them are small beside the weights.
+        let cache = |_| KvCache::exact(decoder, decoder.blocks(), STEPS);
+        let rows = 2 * pieces.len() * STEPS;
+        Self {
+            pieces,
+            caches: (0..2 * pieces.len()).map(cache).collect(),
+            scratch: Scratch::on(decoder, rows, pool.clone()),
         }
-        self.wider.push((name, error));
-        exact.into_bf16()
+    }
+
+    fn rows<'c>(&self, cross: &'c [CrossCache]) -> Vec<Row<'c>> {
+        teacher(self.pieces, 0..STEPS, cross)
+    }
+
+    /// One block's share.
+    fn pass(&mut self, decoder: &Decoder, index: usize, block: &Block) {
+        let keys = |piece: &Piece| {
+            // Blocks before this one are not asked.
+            let mut blocks: Vec<Attention> = (0..index).map(|_| decoder.text_cache(0)).collect();
+            blocks.push(decoder.cross_keys(&block.cross_in, piece.text));
+            CrossCache { blocks, tokens: piece.text.len() / decoder.text_width }
+        };
+        let cross: Vec<CrossCache> = self.pieces.iter().map(keys).collect();
+        let rows = self.rows(&cross);
+        let mut caches: Vec<&mut KvCache> = self.caches.iter_mut().collect();
+        decoder.block(index, block, &rows, &mut caches, &mut self.scratch);
+    }
+}
+
+impl Quality {
+    /// What a checked layer becomes: its stand-in, or bf16 where one of 8 bits strays.
+    fn choose(&mut self, name: String, layer: Layer, precision: Precision) -> Layer {
+        let Layer::Checked(both) = layer else { return layer };
+        match both.into_parts() {
+            (exact, Some(_), error) if precision == Precision::Int8 && error > MOST_ERROR => {
+                self.wider.push((name, error));
+                exact.into_bf16()
+            }
+            (_, Some(other), error) => {
+                self.error = self.error.max(error);
+                other
+            }
+            (exact, None, _) => exact,
+        }
     }
 }
 
 impl Block {
-    /// The exact block with its layers' stand-ins beside them. What runs once a prompt, and the norms, are the stand-in's.
-    fn beside(self, own: Self) -> Self {
-        let both = |exact, own| Layer::Checked(Box::new(Checked::new(exact, own)));
-        Self {
-            self_in: both(self.self_in, own.self_in),
-            self_out: both(self.self_out, own.self_out),
-            cross_query: both(self.cross_query, own.cross_query),
-            cross_out: both(self.cross_out, own.cross_out),
-            feed_in: both(self.feed_in, own.feed_in),
-            feed_out: both(self.feed_out, own.feed_out),
-            ..own
+    /// The exact block with an eye on every layer of a step.
+    fn watched(mut self) -> Self {
+        for (_, layer) in self.layers_mut() {
+            *layer = Layer::Checked(Box::new(Checked::new(mem::replace(layer, Layer::EMPTY))));
         }
+        self
     }
 
-    fn settled(self, index: usize, quality: &mut Quality) -> Self {
-        let mut choose = |name: &str, layer| quality.choose(layer_name(index, name), layer);
-        Self {
-            self_in: choose(SELF_IN, self.self_in),
-            self_out: choose(SELF_OUT, self.self_out),
-            cross_query: choose(CROSS_QUERY, self.cross_query),
-            cross_out: choose(CROSS_OUT, self.cross_out),
-            feed_in: choose(FEED_IN, self.feed_in),
-            feed_out: choose(FEED_OUT, self.feed_out),
-            ..self
+    /// What makes up for each layer's rounding errors, by name.
+    fn feedback(&mut self, index: usize) -> HashMap<String, Feedback> {
+        let watched = self.layers_mut().into_iter().filter_map(|(name, layer)| match layer {
+            Layer::Checked(both) => Some((layer_name(index, name), both.moments().feedback())),
+            _ => None,
+        });
+        watched.collect()
+    }
+
+    /// Mean key and value of what was met.
+    fn usual_key_and_value(&mut self, pool: &Pool) -> Vec<f32> {
+        let Layer::Checked(both) = &mut self.self_in else { return Vec::new() };
+        both.mean_outputs(pool).split_off(self.self_norm.gain.len())
+    }
+
+    /// From now on the layers of another block are looked at beside this one's.
+    fn stand_in(&mut self, mut other: Self) {
+        for ((_, layer), (_, other)) in self.layers_mut().into_iter().zip(other.layers_mut()) {
+            if let Layer::Checked(both) = layer {
+                both.set(mem::replace(other, Layer::EMPTY));
+            }
         }
+        // These run once a prompt.
+        self.cross_in = other.cross_in;
+    }
+
+    fn settled(mut self, index: usize, precision: Precision, quality: &mut Quality) -> Self {
+        for (name, layer) in self.layers_mut() {
+            *layer = quality.choose(layer_name(index, name), mem::replace(layer, Layer::EMPTY), precision);
+        }
+        self
     }
 }
 

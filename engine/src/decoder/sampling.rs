@@ -23,7 +23,7 @@ impl Sampling {
 
     /// What Tiller plays with until it is told otherwise, chosen on the dev split of the embedded checkpoint: a little less
     /// guidance and temperature than published, so that a small model keeps to its key.
-    pub const DEFAULT: Self = Self { temperature: 0.9, guidance: 2.0, top_k: 250 };
+    pub const DEFAULT: Self = Self { temperature: 0.9, guidance: 1.75, top_k: 250 };
 }
 
 /// A uniform number in [0, 1) with 53 bits.

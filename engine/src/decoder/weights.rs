@@ -1,5 +1,6 @@
 //! Reads the decoder's tensors and packs them. Loader thread.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::packed::PackedFile;
@@ -7,6 +8,7 @@ use super::position::Positions;
 use crate::checkpoint::{Activation, CheckpointError, Config, Weights};
 use crate::kernel::Linear;
 use crate::kernel::layer::Layer;
+use crate::kernel::rounding::Feedback;
 use crate::precision::Precision;
 
 /// torch's layer-norm default; MusicGen has no field for it.
@@ -26,6 +28,9 @@ pub(super) struct Block {
     pub self_norm: Norm,
     /// Query, key and value stacked: `[3 hidden][hidden]`.
     pub self_in: Layer,
+    /// What is usual of a key and a value, `[2 hidden]`, and not kept with each: a share of what 8 bits have to tell that is
+    /// the same at every position. Empty where keys and values are kept as they are.
+    pub usual: Vec<f32>,
     pub self_out: Layer,
     pub cross_norm: Norm,
     pub cross_query: Layer,
@@ -59,7 +64,12 @@ pub struct Decoder {
     /// All codebooks stacked: `[codebooks vocab][hidden]`.
     pub(super) heads_out: Layer,
     pub(super) precision: Precision,
+    /// Whether a step's weights are few.
+    pub(super) small: bool,
 }
+
+/// Weights of a step, or bytes of them, that one thread reads in a few milliseconds.
+pub const SMALL_STEP: u64 = 32_000_000;
 
 impl Decoder {
     /// Reads `decoder.` and `enc_to_dec_proj` of a checkpoint, as exactly as it has them.
@@ -132,6 +142,7 @@ impl Decoder {
             final_norm: reader.norm(&format!("{PREFIX}.layer_norm"))?,
             heads_out: reader.heads()?,
             precision,
+            small: shape.weights_of_step() <= SMALL_STEP,
         })
     }
 
@@ -185,6 +196,13 @@ impl Decoder {
         blocks.chain([(HEADS.to_owned(), &self.heads_out)]).collect()
     }
 
+    /// Every block's usual key and value as bytes, by name.
+    pub(super) fn usual(&self) -> Vec<(String, Vec<u8>)> {
+        let bytes = |block: &Block| block.usual.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let named = |(index, block)| (layer_name(index, USUAL), bytes(block));
+        self.blocks.iter().enumerate().map(named).collect()
+    }
+
     /// Code where the delay pattern has no frame.
     pub fn pad(&self) -> u32 {
         self.pad
@@ -204,6 +222,8 @@ pub(super) const CROSS_OUT: &str = "encoder_attn.out_proj";
 pub(super) const FEED_IN: &str = "fc1";
 pub(super) const FEED_OUT: &str = "fc2";
 pub(super) const HEADS: &str = "lm_heads";
+/// Name of a block's usual key and value.
+pub(super) const USUAL: &str = "self_attn.usual";
 
 /// A layer's name among those of all blocks.
 pub(super) fn layer_name(block: usize, name: &str) -> String {
@@ -211,6 +231,18 @@ pub(super) fn layer_name(block: usize, name: &str) -> String {
 }
 
 impl Block {
+    /// As [`Decoder::layers`], to be changed.
+    pub(super) fn layers_mut(&mut self) -> [(&'static str, &mut Layer); 6] {
+        [
+            (SELF_IN, &mut self.self_in),
+            (SELF_OUT, &mut self.self_out),
+            (CROSS_QUERY, &mut self.cross_query),
+            (CROSS_OUT, &mut self.cross_out),
+            (FEED_IN, &mut self.feed_in),
+            (FEED_OUT, &mut self.feed_out),
+        ]
+    }
+
     fn layers(&self) -> [(&'static str, &Layer); 6] {
         [
             (SELF_IN, &self.self_in),
@@ -236,6 +268,8 @@ pub(super) struct Reader<'a> {
     precision: Precision,
     /// Layers that were packed before.
     packed: Option<&'a PackedFile>,
+    /// What makes up for rounding errors, of the layers that have been looked at.
+    feedback: HashMap<String, Feedback>,
     /// One of them could not be used.
     repacked: AtomicBool,
 }
@@ -251,6 +285,7 @@ impl<'a> Reader<'a> {
             codebooks: shape.num_codebooks,
             precision,
             packed: None,
+            feedback: HashMap::new(),
             repacked: AtomicBool::new(false),
         }
     }
@@ -285,6 +320,11 @@ impl<'a> Reader<'a> {
         made.into_iter().map(|(_, block)| block).collect()
     }
 
+    /// Has the layers of these names rounded with their inputs in view, and no others.
+    pub(super) fn set_feedback(&mut self, feedback: HashMap<String, Feedback>) {
+        self.feedback = feedback;
+    }
+
     /// The heads of all codebooks as one layer.
     pub(super) fn heads(&self) -> Result<Layer, CheckpointError> {
         let names: Vec<String> = (0..self.codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect();
@@ -302,6 +342,7 @@ impl<'a> Reader<'a> {
         Ok(Block {
             self_norm: self.norm(&format!("{path}.self_attn_layer_norm"))?,
             self_in: layer(SELF_IN, own, &["q_proj", "k_proj", "v_proj"], square)?,
+            usual: self.usual(index),
             self_out: layer(SELF_OUT, own, &["out_proj"], square)?,
             cross_norm: self.norm(&format!("{path}.encoder_attn_layer_norm"))?,
             cross_query: layer(CROSS_QUERY, cross, &["q_proj"], square)?,
@@ -318,6 +359,18 @@ impl<'a> Reader<'a> {
         Ok(Norm { gain: read("weight")?, bias: read("bias")? })
     }
 
+    /// A block's usual key and value as they were packed, if they were.
+    fn usual(&self, index: usize) -> Vec<f32> {
+        let Some(packed) = self.packed else { return Vec::new() };
+        match packed.numbers(&layer_name(index, USUAL), 2 * self.hidden) {
+            Some(usual) => usual,
+            None => {
+                self.repacked.store(true, Ordering::Relaxed);
+                Vec::new()
+            }
+        }
+    }
+
     /// Several tensors of one shape, projections of one input, as one layer.
     fn layer(&self, name: &str, tensors: &[String], shape: [usize; 2]) -> Result<Layer, CheckpointError> {
         let (outputs, inputs) = (tensors.len() * shape[0], shape[1]);
@@ -329,7 +382,10 @@ impl<'a> Reader<'a> {
             }
         }
         let weight = self.weights.stacked(tensors, &shape)?;
-        Ok(Layer::new(&weight, outputs, inputs, self.precision))
+        Ok(match self.feedback.get(name) {
+            Some(feedback) => Layer::rounded(&weight, outputs, inputs, self.precision, feedback),
+            None => Layer::new(&weight, outputs, inputs, self.precision),
+        })
     }
 
     /// Several `[hidden][hidden]` projections of one input as one layer that runs once per prompt.

@@ -4,7 +4,7 @@ use crate::kernel::activations::{CHUNK, Head};
 use crate::kernel::dots::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::dots::{avx2, avx512};
-use crate::kernel::quantised::{Format, Quantised};
+use crate::kernel::quantised::{Format, Quantised, nearest};
 
 /// A linear layer of 4-bit weights.
 pub type Int4Linear = Quantised<Int4>;
@@ -26,7 +26,7 @@ impl Format for Int4 {
     #[cfg(target_arch = "x86_64")]
     type Wide = avx512::Wide<1>;
 
-    fn encode(weights: &[f32], cells: &mut [u8]) -> f32 {
+    fn scale(weights: &[f32]) -> f32 {
         if !weights.iter().all(|w| w.is_finite()) {
             return f32::NAN;
         }
@@ -45,7 +45,7 @@ impl Format for Int4 {
                 let (mut product, mut square, mut error) = (0.0, 0.0, 0.0);
                 let ratio = 1.0 / scale;
                 for w in group {
-                    let q = quantum(w, ratio);
+                    let q = quantum(w * ratio);
                     product += w * q;
                     square += q * q;
                     error += (w - q * scale) * (w - q * scale);
@@ -56,11 +56,12 @@ impl Format for Int4 {
                 scale = bf16(product / square);
             }
         }
-        let (_, scale) = best;
-        for (cell, w) in cells.iter_mut().zip(weights) {
-            *cell = (quantum(*w, 1.0 / scale) as i32 + 8) as u8;
-        }
-        scale
+        best.1
+    }
+
+    #[inline(always)]
+    fn cell(steps: f32) -> u8 {
+        (quantum(steps) as i32 + 8) as u8
     }
 
     #[inline(always)]
@@ -71,10 +72,8 @@ impl Format for Int4 {
 
 /// The nearest of the sixteen values, in steps.
 #[inline(always)]
-fn quantum(w: f32, ratio: f32) -> f32 {
-    // Rounds as in `quantise_row`; the method would call into libm on a baseline processor.
-    const ONES: f32 = 12_582_912.0;
-    ((w * ratio).clamp(-8.0, 7.0) + ONES) - ONES
+fn quantum(steps: f32) -> f32 {
+    nearest(steps.clamp(-8.0, 7.0))
 }
 
 /// The nearest bf16.

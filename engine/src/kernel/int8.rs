@@ -5,7 +5,7 @@ use crate::kernel::activations::{GROUP, Head};
 use crate::kernel::dots::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::dots::{avx2, avx512};
-use crate::kernel::quantised::{Format, Quantised};
+use crate::kernel::quantised::{Format, Quantised, nearest};
 
 /// A linear layer of 8-bit weights.
 pub type Int8Linear = Quantised<Int8>;
@@ -27,20 +27,31 @@ impl Format for Int8 {
     #[cfg(target_arch = "x86_64")]
     type Wide = avx512::Wide<2>;
 
-    fn encode(weights: &[f32], cells: &mut [u8]) -> f32 {
+    fn scale(weights: &[f32]) -> f32 {
         if !weights.iter().all(|w| w.is_finite()) {
             return f32::NAN;
         }
         let largest = weights.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-        // Up to the next bf16, so that the largest weight stays within 127 steps.
-        let scale = f32::from_bits((largest / 127.0).to_bits().next_multiple_of(1 << 16));
-        if scale < f32::MIN_POSITIVE {
-            return 0.0;
+        let mut best = (f32::INFINITY, 0.0);
+        // A few of the largest may be cut off where that suits the others.
+        for range in [127.0, 129.0, 131.0, 133.0, 136.0, 139.0, 142.0, 146.0] {
+            // Up to the next bf16, so that the largest weight stays within 127 steps of the first.
+            let scale = f32::from_bits((largest / range).to_bits().next_multiple_of(1 << 16));
+            if scale < f32::MIN_POSITIVE {
+                return 0.0;
+            }
+            let error = |w: &f32| (w - (nearest((w / scale).clamp(-127.0, 127.0)) * scale)).powi(2);
+            let error = weights.iter().map(error).sum();
+            if error < best.0 {
+                best = (error, scale);
+            }
         }
-        for (cell, w) in cells.iter_mut().zip(weights) {
-            *cell = ((w / scale).round_ties_even() as i32 + 128) as u8;
-        }
-        scale
+        best.1
+    }
+
+    #[inline(always)]
+    fn cell(steps: f32) -> u8 {
+        (nearest(steps.clamp(-127.0, 127.0)) as i32 + 128) as u8
     }
 
     #[inline(always)]

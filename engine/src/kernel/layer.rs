@@ -12,6 +12,7 @@ use super::int4::Int4Linear;
 use super::int8::Int8Linear;
 use super::lanes::Path;
 use super::linear::Linear;
+use super::rounding::{Feedback, Moments};
 use crate::pool::Pool;
 use crate::precision::Precision;
 
@@ -33,22 +34,43 @@ pub enum Layer {
     Checked(Box<Checked>),
 }
 
-/// An exact layer and its stand-in. What it gives is exact; it learns how far the stand-in is from that. Loader thread.
+/// An exact layer, and its stand-in once it has one. What it gives is exact; it learns what its inputs are, and then how far
+/// the stand-in is from exact. Loader thread.
 pub struct Checked {
     exact: Layer,
-    other: Layer,
+    other: Option<Layer>,
+    moments: Mutex<Moments>,
     /// Sum of the squared differences, and of the squared exact outputs.
     squares: Mutex<[f64; 2]>,
 }
 
 impl Checked {
-    /// Both layers have the same shape.
-    pub fn new(exact: Layer, other: Layer) -> Self {
-        Self { exact, other, squares: Mutex::new([0.0; 2]) }
+    /// Without a stand-in.
+    pub fn new(exact: Layer) -> Self {
+        let moments = Mutex::new(Moments::new(exact.inputs()));
+        Self { exact, other: None, moments, squares: Mutex::new([0.0; 2]) }
+    }
+
+    /// What it has met so far.
+    pub fn moments(&mut self) -> &Moments {
+        self.moments.get_mut()
+    }
+
+    /// What it makes of the mean of its inputs.
+    pub fn mean_outputs(&mut self, pool: &Pool) -> Vec<f32> {
+        let means = self.moments.get_mut().means();
+        let mut outputs = vec![0.0; self.exact.outputs()];
+        self.exact.forward(&means, 1, &mut Activations::new(1, means.len()), &mut outputs, pool, &|_| ());
+        outputs
+    }
+
+    /// From now on the stand-in, of the same shape, is looked at.
+    pub fn set(&mut self, other: Layer) {
+        self.other = Some(other);
     }
 
     /// The exact layer, the stand-in, and the norm of the stand-in's error over that of the exact outputs.
-    pub fn into_parts(self) -> (Layer, Layer, f64) {
+    pub fn into_parts(self) -> (Layer, Option<Layer>, f64) {
         let [error, norm] = self.squares.into_inner();
         (self.exact, self.other, (error / norm.max(f64::MIN_POSITIVE)).sqrt())
     }
@@ -63,14 +85,20 @@ impl Checked {
         after: After<'_>,
     ) {
         let count = rows * self.exact.outputs();
-        let (mut exact, mut other) = (vec![0.0; count], vec![0.0; count]);
+        let mut exact = vec![0.0; count];
         self.exact.forward(x, rows, work, &mut exact, pool, &|_| ());
-        self.other.forward(x, rows, work, &mut other, pool, &|_| ());
-        let square = |x: f32| f64::from(x) * f64::from(x);
-        let error: f64 = exact.iter().zip(&other).map(|(a, b)| square(a - b)).sum();
-        let norm: f64 = exact.iter().map(|a| square(*a)).sum();
-        let mut squares = self.squares.lock();
-        *squares = [squares[0] + error, squares[1] + norm];
+        match &self.other {
+            None => self.moments.lock().add(&x[..rows * self.exact.inputs()]),
+            Some(stand_in) => {
+                let mut other = vec![0.0; count];
+                stand_in.forward(x, rows, work, &mut other, pool, &|_| ());
+                let square = |x: f32| f64::from(x) * f64::from(x);
+                let error: f64 = exact.iter().zip(&other).map(|(a, b)| square(a - b)).sum();
+                let norm: f64 = exact.iter().map(|a| square(*a)).sum();
+                let mut squares = self.squares.lock();
+                *squares = [squares[0] + error, squares[1] + norm];
+            }
+        }
         for (y, exact) in y.iter_mut().zip(exact) {
             *y = if ADD { *y + exact } else { exact };
         }
@@ -103,6 +131,18 @@ impl Layer {
             Precision::Bf16 => Self::Float(Linear::new_bf16(weight, None, outputs, inputs)),
             Precision::Int8 => Self::Int8(Int8Linear::new(weight, None, outputs, inputs)),
             Precision::Int4 => Self::Int4(Int4Linear::new(weight, None, outputs, inputs)),
+        }
+    }
+
+    /// As [`Layer::new`], rounded with what the layer's inputs are in view; the other precisions have no use for that.
+    ///
+    /// # Panics
+    /// As [`Layer::new`], and when the feedback is that of fewer inputs.
+    pub fn rounded(weight: &[f32], outputs: usize, inputs: usize, precision: Precision, feedback: &Feedback) -> Self {
+        match precision {
+            Precision::Int8 => Self::Int8(Int8Linear::rounded(weight, outputs, inputs, feedback)),
+            Precision::Int4 => Self::Int4(Int4Linear::rounded(weight, outputs, inputs, feedback)),
+            Precision::F32 | Precision::Bf16 => Self::new(weight, outputs, inputs, precision),
         }
     }
 
@@ -330,8 +370,14 @@ mod tests {
         exact.forward_add(&x, 2, &mut work, &mut expected, &pool);
         let errors = [int8, int4].map(|other| {
             let exact = Layer::new(&weight, outputs, inputs, Precision::F32);
-            let layer = Layer::Checked(Box::new(Checked::new(exact, other)));
+            let mut layer = Layer::Checked(Box::new(Checked::new(exact)));
             let mut y = vec![0.0; 2 * outputs];
+            layer.forward(&x, 2, &mut work, &mut y, &pool, &halve);
+            // What it met is known before it has a stand-in.
+            let Layer::Checked(both) = &mut layer else { panic!("checked") };
+            let mean = (x[5] + x[inputs + 5]) / 2.0;
+            assert!((both.moments().means()[5] - mean).abs() < 1e-6);
+            both.set(other);
             layer.forward(&x, 2, &mut work, &mut y, &pool, &halve);
             layer.forward_add(&x, 2, &mut work, &mut y, &pool);
             assert_eq!(y, expected);

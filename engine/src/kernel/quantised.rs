@@ -10,6 +10,7 @@ use crate::kernel::columns::Columns;
 use crate::kernel::dots::{Bytes, DotPath, Dots};
 use crate::kernel::lanes::{Bf16Line, LANES, Line};
 use crate::kernel::pages::Pages;
+use crate::kernel::rounding::{self, Feedback};
 
 /// Rows that share one pass over the weights.
 const MOST_ROWS: usize = 8;
@@ -35,8 +36,12 @@ pub trait Format {
     #[cfg(target_arch = "x86_64")]
     type Wide: Dots;
 
-    /// Quantises up to `GROUP` weights into `cells`; gives back the scale, which fits in a bf16.
-    fn encode(weights: &[f32], cells: &mut [u8]) -> f32;
+    /// The scale that suits up to `GROUP` weights; it fits in a bf16. Zero where they are nothing, NaN where one of them is
+    /// not finite.
+    fn scale(weights: &[f32]) -> f32;
+
+    /// The cell nearest to a weight that is worth so many steps.
+    fn cell(steps: f32) -> u8;
 
     /// Sum and scale of what the dot products see of a chunk.
     fn seen(head: &Head) -> (i32, f32);
@@ -60,6 +65,48 @@ pub struct Quantised<F> {
     format: PhantomData<fn() -> F>,
 }
 
+/// One output's weights: a cell for every input, a scale for every group.
+struct Row {
+    cells: Vec<u8>,
+    scales: Vec<f32>,
+}
+
+impl Row {
+    /// Each weight becomes the nearest that its group's scale allows.
+    fn nearest<F: Format>(weights: &[f32]) -> Self {
+        let scales: Vec<f32> = weights.chunks(F::GROUP).map(F::scale).collect();
+        let groups = weights.chunks(F::GROUP).zip(&scales);
+        let cells = groups.flat_map(|(group, scale)| group.iter().map(|w| F::cell(w * steps(*scale)))).collect();
+        Self { cells, scales }
+    }
+
+    /// Each weight makes up for the errors of those before it.
+    fn rounded<F: Format>(weights: &[f32], feedback: &Feedback) -> Self {
+        let scales: Vec<f32> = weights.chunks(F::GROUP).map(F::scale).collect();
+        let ratios: Vec<f32> = scales.iter().map(|scale| steps(*scale)).collect();
+        let mut cells = Vec::with_capacity(weights.len());
+        feedback.round(&mut weights.to_vec(), |input, w| {
+            let cell = F::cell(w * ratios[input / F::GROUP]);
+            cells.push(cell);
+            scales[input / F::GROUP] * (f32::from(cell) - f32::from(F::ZERO))
+        });
+        Self { cells, scales }
+    }
+}
+
+/// Steps in one, of which each is worth `scale`; none of a scale that is zero or NaN.
+fn steps(scale: f32) -> f32 {
+    if scale == 0.0 || scale.is_nan() { 0.0 } else { 1.0 / scale }
+}
+
+/// The nearest whole number, halves to even: past 1.5 * 2^23 a float's last bit counts ones. The method would call into libm
+/// on a baseline processor.
+#[inline(always)]
+pub fn nearest(steps: f32) -> f32 {
+    const ONES: f32 = 12_582_912.0;
+    (steps + ONES) - ONES
+}
+
 impl<F: Format> Quantised<F> {
     /// Quantises and packs a row-major `[outputs][inputs]` weight; an optional `[outputs]` bias stays f32. A group with
     /// a weight that is not finite makes its output NaN.
@@ -68,6 +115,29 @@ impl<F: Format> Quantised<F> {
     /// When a slice's length is not what the shape says: checkpoint readers verify shapes before they get here.
     pub fn new(weight: &[f32], bias: Option<&[f32]>, outputs: usize, inputs: usize) -> Self {
         Self::with_path(weight, bias, outputs, inputs, DotPath::detect())
+    }
+
+    /// The same without a bias, its weights rounded so that their errors make up for each other.
+    ///
+    /// # Panics
+    /// As [`Quantised::new`], and when the feedback is that of fewer inputs.
+    pub fn rounded(weight: &[f32], outputs: usize, inputs: usize, feedback: &Feedback) -> Self {
+        assert_eq!(weight.len(), outputs * inputs, "weight length");
+        let mut layer = Self::shaped(outputs, inputs, DotPath::detect());
+        let share = outputs.div_ceil(rounding::threads(outputs)).max(1);
+        let parts: Vec<Vec<Row>> = std::thread::scope(|scope| {
+            let round = |rows: &[f32]| rows.chunks(inputs.max(1)).map(|row| Row::rounded::<F>(row, feedback)).collect();
+            let parts: Vec<_> =
+                weight.chunks((share * inputs).max(1)).map(|rows| scope.spawn(move || round(rows))).collect();
+            let join = |part: std::thread::ScopedJoinHandle<'_, Vec<Row>>| {
+                part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            parts.into_iter().map(join).collect()
+        });
+        for (n, row) in parts.into_iter().flatten().enumerate() {
+            layer.put(n, &row);
+        }
+        layer
     }
 
     pub(crate) fn with_path(
@@ -80,27 +150,31 @@ impl<F: Format> Quantised<F> {
         assert_eq!(weight.len(), outputs * inputs, "weight length");
         assert!(bias.is_none_or(|b| b.len() == outputs), "bias length");
         let mut layer = Self::shaped(outputs, inputs, path);
-        let Self { lines, depth, .. } = layer;
-        let groups = inputs.div_ceil(F::GROUP);
-        let mut cells = vec![0; F::GROUP];
+        let lines = layer.lines;
         for n in 0..outputs {
             let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);
             layer.bias[tile * lines + line].0[lane] = bias.map_or(0.0, |bias| bias[n]);
-            for (g, weights) in weight[n * inputs..][..inputs].chunks(F::GROUP).enumerate() {
-                let group = tile * groups + g;
-                cells.fill(F::ZERO);
-                let scale = F::encode(weights, &mut cells);
-                layer.scales[group * lines + line].0[lane] = (scale.to_bits() >> 16) as u16;
-                for (k, cell) in cells.iter().enumerate() {
-                    let (step, input) = (k / STEP, k % STEP);
-                    let (at, shift) = (group * depth + step / F::PARTS, 8 / F::PARTS * (step % F::PARTS));
-                    let byte = &mut layer.weight[at * lines + line].0[lane * STEP + input];
-                    // The bits hold a weight of zero so far.
-                    *byte ^= (cell ^ F::ZERO) << shift;
-                }
-            }
+            layer.put(n, &Row::nearest::<F>(&weight[n * inputs..][..inputs]));
         }
         layer
+    }
+
+    /// Stores one output's weights where nothing but zeros is.
+    fn put(&mut self, n: usize, row: &Row) {
+        let Self { lines, depth, .. } = *self;
+        let (tile, line, lane) = (n / (lines * LANES), n / LANES % lines, n % LANES);
+        let groups = self.inputs.div_ceil(F::GROUP);
+        for (g, (cells, scale)) in row.cells.chunks(F::GROUP).zip(&row.scales).enumerate() {
+            let group = tile * groups + g;
+            self.scales[group * lines + line].0[lane] = (scale.to_bits() >> 16) as u16;
+            for (k, cell) in cells.iter().enumerate() {
+                let (step, input) = (k / STEP, k % STEP);
+                let (at, shift) = (group * depth + step / F::PARTS, 8 / F::PARTS * (step % F::PARTS));
+                let byte = &mut self.weight[at * lines + line].0[lane * STEP + input];
+                // The bits hold a weight of zero so far.
+                *byte ^= (cell ^ F::ZERO) << shift;
+            }
+        }
     }
 
     fn shaped(outputs: usize, inputs: usize, path: DotPath) -> Self {
