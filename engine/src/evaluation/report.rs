@@ -30,12 +30,16 @@ pub struct PromptReport {
     pub classifier_half_length: Scores,
     /// The same for clips on one chord or one note, whole ones.
     pub classifier_static: Scores,
+    /// On the first 5 s of each, as steered pieces are heard: those on one chord, and those on one note.
+    pub classifier_static_half_length: [Scores; 2],
     /// Held-out clips that it was judged on.
     pub classifier_judged: usize,
     /// Clips that it learned from.
     pub classifier_learned: usize,
     /// What it mistakes on held-out clips.
     pub classifier_confusions: Vec<Confusion>,
+    /// What it mistakes on held-out clips on one note.
+    pub classifier_note_confusions: Vec<Confusion>,
     /// Its accuracy by instrument.
     pub classifier_by_instrument: BTreeMap<&'static str, Scores>,
     /// Guidance of the pieces that agreement is told of, temperature and top-k being those of the evaluation.
@@ -90,6 +94,10 @@ pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
         examples.iter().enumerate().map(trial).collect()
     };
     let (whole, half) = (rendered(&examples, 0), rendered(&examples, 1));
+    let [static_chords, static_notes] = [0, 1].map(|material| {
+        let own = rendered(&static_ones, 1).into_iter().enumerate();
+        own.filter(|(index, _)| index % 2 == material).map(|(_, trial)| trial).collect::<Vec<_>>()
+    });
     let judged = Scores::of(&whole);
     let batch = session.every_prompt();
     let trial = |piece: &Piece| {
@@ -110,9 +118,11 @@ pub fn prompt_part(session: &Session) -> Result<PromptReport, EvaluationError> {
         classifier_accuracy_texture: judged.texture,
         classifier_half_length: Scores::of(&half),
         classifier_static: Scores::of(&rendered(&static_ones, 0)),
+        classifier_static_half_length: [Scores::of(&static_chords), Scores::of(&static_notes)],
         classifier_judged: whole.len(),
         classifier_learned: learned,
         classifier_confusions: confusions(&whole, class_label),
+        classifier_note_confusions: confusions(&static_notes, class_label),
         classifier_by_instrument: by_label(&whole, Class::instrument_label),
         guidance: PROMPT_GUIDANCE,
         agreement: scores.both,
@@ -218,7 +228,17 @@ impl PromptReport {
                 percent(self.classifier_static.instrument),
                 percent(self.classifier_static.texture)
             ),
+            format!(
+                "  on one chord, 5 s: {}, {}, {}; on one note, 5 s: {}, {}, {}",
+                percent(self.classifier_static_half_length[0].both),
+                percent(self.classifier_static_half_length[0].instrument),
+                percent(self.classifier_static_half_length[0].texture),
+                percent(self.classifier_static_half_length[1].both),
+                percent(self.classifier_static_half_length[1].instrument),
+                percent(self.classifier_static_half_length[1].texture)
+            ),
             format!("  mistakes: {}", table(&self.classifier_confusions)),
+            format!("  mistakes on one note, 5 s: {}", table(&self.classifier_note_confusions)),
             format!(
                 "prompt, {} unsteered pieces at guidance {}: instrument and texture {} (at the evaluation's own guidance {}) ({} to {}), instrument {}, texture {}, log probability {:.2} (renders {:.2})",
                 self.generations,

@@ -47,7 +47,8 @@ const LONG_RUNS: usize = 20;
 const WINDOWS: usize = 40;
 /// Rendered clips of each class that the classifier learns from: of every material alike many on one chord and on one note
 /// beside those that the generator draws, or what is steered there would be judged by an ear that never heard the like.
-const EXAMPLES: [(Option<Harmony>, usize); 3] = [(None, 30), (Some(Harmony::Vamp), 15), (Some(Harmony::Unison), 15)];
+const EXAMPLES: [(Option<Harmony>, usize); 4] =
+    [(None, 30), (Some(Harmony::Vamp), 15), (Some(Harmony::Unison), 15), (Some(Harmony::Unison), 105)];
 /// Single-voice clips that it is judged on, as the generator draws them; half as many on one chord or note.
 const JUDGED: usize = 300;
 /// Index of the first clip of a generator seed that serves one purpose: clips for the codec come first.
