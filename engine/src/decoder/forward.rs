@@ -300,7 +300,7 @@ impl Decoder {
 }
 
 /// Layer norm of the first `gain.len()` values of `x` into `y`.
-fn normalise(norm: &Norm, x: &[f32], y: &mut [f32]) {
+pub(super) fn normalise(norm: &Norm, x: &[f32], y: &mut [f32]) {
     let width = norm.gain.len();
     layer_norm(&x[..width], &norm.gain, &norm.bias, NORM_EPSILON, &mut y[..width]);
 }

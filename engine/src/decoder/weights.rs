@@ -230,6 +230,16 @@ pub(super) fn layer_name(block: usize, name: &str) -> String {
     format!("layers.{block}.{name}")
 }
 
+/// The transposes of a block's weights: what takes a gradient from a layer's outputs to its inputs.
+pub(super) struct Reversed {
+    pub self_in: Linear,
+    pub self_out: Linear,
+    pub cross_query: Linear,
+    pub cross_out: Linear,
+    pub feed_in: Linear,
+    pub feed_out: Linear,
+}
+
 impl Block {
     /// As [`Decoder::layers`], to be changed.
     pub(super) fn layers_mut(&mut self) -> [(&'static str, &mut Layer); 6] {
@@ -352,6 +362,39 @@ impl<'a> Reader<'a> {
             feed_in: layer(FEED_IN, "", &["fc1"], [feed, hidden])?,
             feed_out: layer(FEED_OUT, "", &["fc2"], [hidden, feed])?,
         })
+    }
+
+    /// The transposes of a block's weights.
+    pub(super) fn reversed_block(&self, index: usize) -> Result<Reversed, CheckpointError> {
+        let (hidden, feed) = (self.hidden, self.feed);
+        let path = format!("{PREFIX}.layers.{index}");
+        let reversed = |part: &str, tensors: &[&str], shape: [usize; 2]| {
+            let names: Vec<String> = tensors.iter().map(|tensor| format!("{path}{part}.{tensor}.weight")).collect();
+            self.reversed(&names, shape)
+        };
+        let (own, cross, square) = (".self_attn", ".encoder_attn", [hidden, hidden]);
+        Ok(Reversed {
+            self_in: reversed(own, &["q_proj", "k_proj", "v_proj"], square)?,
+            self_out: reversed(own, &["out_proj"], square)?,
+            cross_query: reversed(cross, &["q_proj"], square)?,
+            cross_out: reversed(cross, &["out_proj"], square)?,
+            feed_in: reversed("", &["fc1"], [feed, hidden])?,
+            feed_out: reversed("", &["fc2"], [hidden, feed])?,
+        })
+    }
+
+    /// The transpose of all codebooks' heads.
+    pub(super) fn reversed_heads(&self) -> Result<Linear, CheckpointError> {
+        let names: Vec<String> = (0..self.codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect();
+        self.reversed(&names, [self.vocab, self.hidden])
+    }
+
+    fn reversed(&self, tensors: &[String], shape: [usize; 2]) -> Result<Linear, CheckpointError> {
+        let (outputs, inputs) = (tensors.len() * shape[0], shape[1]);
+        let weight = self.weights.stacked(tensors, &shape)?;
+        let transposed: Vec<f32> =
+            (0..inputs).flat_map(|k| (0..outputs).map(move |n| (n, k))).map(|(n, k)| weight[n * inputs + k]).collect();
+        Ok(Linear::new(&transposed, None, inputs, outputs))
     }
 
     pub(super) fn norm(&self, path: &str) -> Result<Norm, CheckpointError> {

@@ -134,15 +134,18 @@ fn factor(products: &[f32; SPAN * SPAN], out: &mut [f32; SPAN * SPAN]) {
     }
 }
 
-/// In eight sums side by side, which no compiler makes of one.
-fn dot(x: &[f64], y: &[f64]) -> f64 {
+/// Sum of products, in eight sums side by side, which no compiler makes of one.
+pub fn dot<T: Copy + Default + std::ops::AddAssign + std::ops::Mul<Output = T>>(x: &[T], y: &[T]) -> T {
     let (x, x_rest) = x.as_chunks::<8>();
     let (y, y_rest) = y.as_chunks::<8>();
-    let mut sums = [0.0; 8];
+    let mut sums = [T::default(); 8];
     for (x, y) in x.iter().zip(y) {
         (0..8).for_each(|i| sums[i] += x[i] * y[i]);
     }
-    sums.iter().sum::<f64>() + x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum::<f64>()
+    let mut total = T::default();
+    sums.into_iter().for_each(|sum| total += sum);
+    x_rest.iter().zip(y_rest).for_each(|(x, y)| total += *x * *y);
+    total
 }
 
 #[cfg(test)]
