@@ -5,6 +5,7 @@ use crate::steering::push::Push;
 
 pub mod delay_pattern;
 mod forward;
+pub mod gradient;
 pub mod kv_cache;
 pub mod packed;
 pub(crate) mod position;

@@ -11,6 +11,8 @@ pub mod eigen;
 pub mod family;
 pub mod folder;
 pub mod kernel;
+pub mod lessons;
+pub mod likelihood;
 pub mod linear;
 pub mod listener;
 pub mod matrix;
@@ -87,6 +89,9 @@ pub enum LearnError {
     /// One of the user's files is no sound that can be read.
     #[error(transparent)]
     Sound(#[from] crate::sound_file::SoundFileError),
+    /// A prompt could not be encoded.
+    #[error(transparent)]
+    Text(#[from] crate::text::TextError),
     /// Too little to learn from.
     #[error("{0}")]
     TooLittle(String),

@@ -37,7 +37,8 @@ struct Arguments {
     /// With --from: what to call the trait; without it, the folder's name.
     #[arg(long, requires = "from", value_parser = trait_name)]
     name: Option<String>,
-    /// How to learn it: rfm (Recursive Feature Machine), mean (difference of class means), linear or logistic regression.
+    /// How to learn it: rfm (Recursive Feature Machine), mean (difference of class means), linear or logistic regression, each
+    /// on pooled states; likelihood (what makes the decoder itself expect the class; minutes of gradient steps, music only).
     #[arg(long, default_value = "rfm")]
     method: Method,
     /// What a chord's direction is made of: whole (each root and quality for itself), root-and-quality (the sum of two), or

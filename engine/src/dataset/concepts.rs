@@ -389,6 +389,21 @@ impl ConceptClip {
         }
     }
 
+    /// The prompt of the piece that the clip is a version of, and its audio as it was composed; `None` where it is of no piece,
+    /// or the SoundFont is silent there.
+    ///
+    /// # Errors
+    /// As [`ConceptClip::render`].
+    pub fn as_composed(&self, renderer: &Renderer) -> Result<Option<(String, Vec<f32>)>, DatasetError> {
+        let Score::Piece { piece, .. } = self.score else { return Ok(None) };
+        let composed = Music::compose(MUSIC_SEED, piece, SECONDS);
+        match renderer.music(&composed, Self::SAMPLES) {
+            Ok(audio) => Ok(Some((composed.prompt, audio))),
+            Err(DatasetError::Silent { .. }) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
     fn strike(&self, renderer: &Renderer, strikes: &[Strike]) -> Result<Option<Vec<f32>>, DatasetError> {
         let at = |seconds: f64| (seconds * SAMPLE_RATE as f64).round() as usize;
         let events = strikes

@@ -29,11 +29,13 @@ pub enum Method {
     Linear,
     /// Weights of a logistic regression; of a ridge regression for levels.
     Logistic,
+    /// Gradient of the decoder's own likelihood of the class: found for all blocks at once (`likelihood`).
+    Likelihood,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 4] = [Self::Rfm, Self::Mean, Self::Linear, Self::Logistic];
+    pub const ALL: [Self; 5] = [Self::Rfm, Self::Mean, Self::Linear, Self::Logistic, Self::Likelihood];
 
     /// Its name in commands and files.
     pub const fn name(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Method {
             Self::Mean => "mean",
             Self::Linear => "linear",
             Self::Logistic => "logistic",
+            Self::Likelihood => "likelihood",
         }
     }
 
@@ -54,7 +57,8 @@ impl Method {
                 let found = search(train, validation, &Settings::grid(), Criterion::Direction, &|_| ())?;
                 Ok(found.axis.direction)
             }
-            (Self::Mean, _) => mean_difference(train),
+            // Of one block alone, the likelihood says nothing: where it begins is the difference of means.
+            (Self::Mean | Self::Likelihood, _) => mean_difference(train),
             (Self::Logistic, Task::Class) => Ok(logistic(train, validation, &LOGISTIC_PENALTIES)?.direction),
             (Self::Linear | Self::Logistic, _) => Ok(ridge(train, validation, &RIDGE_PENALTIES)?.direction),
         }

@@ -8,6 +8,7 @@ use super::aside;
 use super::axes::{self, Axes, Method, Targets};
 use super::chords::{self, ChordParts};
 use super::folder::{CLIP_SAMPLES, Folder};
+use super::lessons;
 use super::listener::{FIRST_FRAME, Listener};
 use super::split::{Label, Part, Split};
 use super::states::{StateFolder, States};
@@ -115,6 +116,9 @@ pub fn learn(
             let notes = learn(listener, &Request { concept: Concept::Notes, ..request.clone() }, progress)?;
             chords::of_notes(&states, &split, &notes.directions)?
         }
+        _ if request.method == Method::Likelihood => {
+            lessons::by_likelihood(listener, &renderer, &clips, (&states, &split), targets, &fitting)?
+        }
         _ => axes::learn(&states, &split, targets, request.method, &fitting)?,
     };
     let axes = aside::clear(&states, &split, axes, request.aside)?;
@@ -146,6 +150,13 @@ pub fn learn_trait(
     request: &TraitRequest,
     progress: &(dyn Fn(Stage, usize, usize) + Sync),
 ) -> Result<Learned, LearnError> {
+    if request.method == Method::Likelihood {
+        return Err(LearnError::TooLittle(
+            "a trait cannot be learned by likelihood, which needs every piece with and without it: choose rfm, mean, linear or \
+             logistic"
+                .to_owned(),
+        ));
+    }
     let folder = Folder::read(request.folder)?;
     let size = (folder.clips.len(), CLIP_SAMPLES);
     let listening = |done, all| progress(Stage::Listening, done, all);

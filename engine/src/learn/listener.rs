@@ -52,6 +52,7 @@ impl FromStr for Layout {
 
 /// A checkpoint that listens: codec encoder and decoder, no text.
 pub struct Listener {
+    source: CheckpointSource,
     name: String,
     hash: String,
     encoder: CodecEncoder,
@@ -92,6 +93,7 @@ impl Listener {
             });
         }
         Ok(Self {
+            source: source.clone(),
             encoder: CodecEncoder::load(&checkpoint.weights, &config.codec, config.decoder.codebooks_per_channel())?,
             decoder: Decoder::load(&checkpoint.weights, config)?,
             pattern: DelayPattern::new(config.decoder.num_codebooks, config.decoder.audio_channels),
@@ -139,13 +141,36 @@ impl Listener {
         Ear { cache: KvCache::new(&self.decoder, positions), scratch: Scratch::new(&self.decoder, ROWS) }
     }
 
+    /// Codes of one mono clip at 32 kHz, a column for each frame, no codebook delayed.
+    ///
+    /// # Errors
+    /// What the codec refuses.
+    pub fn codes(&self, audio: &[f32]) -> Result<Vec<[u32; MAX_CODEBOOKS]>, LearnError> {
+        self.columns(audio, Layout::Undelayed)
+    }
+
+    /// The checkpoint's decoder, exact.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// How its codebooks are staggered.
+    pub fn pattern(&self) -> &DelayPattern {
+        &self.pattern
+    }
+
+    /// Where the checkpoint lies.
+    pub fn source(&self) -> &CheckpointSource {
+        &self.source
+    }
+
     /// Listens to one mono clip at 32 kHz, no longer than the ear was made for: encodes it, lays the codes out, and runs
     /// them through the unconditional row (no text), teacher-forced.
     ///
     /// # Errors
     /// When the clip has too few frames, or the model's numbers are not finite.
     pub fn listen(&self, ear: &mut Ear, audio: &[f32]) -> Result<Heard, LearnError> {
-        let columns = self.columns(audio)?;
+        let columns = self.columns(audio, self.layout)?;
         if columns.len() <= FIRST_FRAME {
             return Err(LearnError::TooLittle(format!(
                 "a clip of {} frames is too short to learn from: it needs more than {FIRST_FRAME}",
@@ -190,7 +215,7 @@ impl Listener {
 
     /// Input columns of a clip. Delayed: BOS, then one column for each frame but the last, as the delay pattern staggers
     /// them. A stereo checkpoint hears the same codes on both sides.
-    fn columns(&self, audio: &[f32]) -> Result<Vec<[u32; MAX_CODEBOOKS]>, LearnError> {
+    fn columns(&self, audio: &[f32], layout: Layout) -> Result<Vec<[u32; MAX_CODEBOOKS]>, LearnError> {
         let codes = self.encoder.encode(audio)?;
         let (pad, channels) = (self.decoder.pad(), self.channels);
         let code = |frame: usize, codebook: usize| codes.codebook(codebook / channels)[frame];
@@ -203,7 +228,7 @@ impl Listener {
             Some(column) => self.pattern.column(column, None, pad, code),
             None => [pad; MAX_CODEBOOKS],
         };
-        Ok(match self.layout {
+        Ok(match layout {
             Layout::Delayed => (0..codes.frames()).map(delayed).collect(),
             Layout::Undelayed => (0..codes.frames()).map(undelayed).collect(),
         })

@@ -62,7 +62,8 @@ pub struct Directions {
     pub blocks: usize,
     /// Width of the residual stream.
     pub hidden: usize,
-    /// `[class][block][hidden]`, each `hidden` long vector of length 1.
+    /// `[class][block][hidden]`. Methods that find where to go give vectors of length 1; likelihood also finds how far, in shares
+    /// of the dose, of which the mean over classes and blocks is 1.
     pub vectors: Vec<f32>,
     /// `[block]`: mean Euclidean norm of the block's output on the learning data.
     pub block_norms: Vec<f32>,
@@ -278,7 +279,7 @@ impl Directions {
         Ok(())
     }
 
-    /// The unit vector of `class` at `block`.
+    /// The vector of `class` at `block`.
     pub fn vector(&self, class: usize, block: usize) -> &[f32] {
         let start = (class * self.blocks + block) * self.hidden;
         &self.vectors[start..start + self.hidden]

@@ -94,9 +94,18 @@ impl LaneTable {
                 full.extend(vector.map(|v| v * scale));
             }
         }
+        // What is held lies along a line, wherever the vector ends.
+        let lengths: Vec<f32> = directions.vectors.chunks_exact(hidden.max(1)).map(length).collect();
+        let over = |values: &[f32], each: usize| -> Vec<f32> {
+            values
+                .iter()
+                .enumerate()
+                .map(|(index, value)| value / lengths[index / each].max(f32::MIN_POSITIVE))
+                .collect()
+        };
         let held = holds.then(|| Held {
-            directions: directions.vectors.clone(),
-            levels: directions.levels.clone(),
+            directions: over(&directions.vectors, hidden),
+            levels: over(&directions.levels, 2),
             limits: room,
             reach: directions.full_dose,
         });
@@ -108,7 +117,10 @@ impl LaneTable {
             Probe { block, direction: directions.vector(class, block).to_vec(), detector }
         };
         let probes = (0..classes).map(probe).collect();
-        let limits = directions.block_norms.iter().map(|norm| norm * directions.full_dose).collect();
+        let longest =
+            |block: usize| (0..classes).map(|class| length(directions.vector(class, block))).fold(0.0, f32::max);
+        let limit = |(block, norm): (usize, &f32)| norm * directions.full_dose * longest(block);
+        let limits = directions.block_norms.iter().enumerate().map(limit).collect();
         let (gate, conditional_only) = (directions.gate, directions.conditional_only);
         Ok(Self { full, limits, probes, gate, conditional_only, width: blocks * hidden, held })
     }
@@ -122,6 +134,11 @@ impl LaneTable {
         let start = usize::from(class) * self.width;
         self.full.get(start..start + self.width).unwrap_or(&[])
     }
+}
+
+/// Of a vector.
+fn length(vector: &[f32]) -> f32 {
+    vector.iter().map(|x| x * x).sum::<f32>().sqrt()
 }
 
 /// The tables of a checkpoint's lanes.
