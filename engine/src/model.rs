@@ -119,7 +119,9 @@ impl Model {
             let lane = Lane::ALL.into_iter().find(|lane| lane.concept() == own.concept);
             // A concept without a lane cannot be played yet.
             let Some(lane) = lane else { continue };
-            let table = model.table(own, &directions_file(&own.concept), lane)?;
+            let file = directions_file(&own.concept);
+            let table = model.table(own, &file, lane)?;
+            model.steering.check_rows(&table, &file)?;
             model.steering.set(lane, table);
         }
         Ok(Arc::new(model))
@@ -214,7 +216,9 @@ impl Model {
         let Some(bytes) = source.read(&own)? else { return Ok(None) };
         let file = source.file(&own);
         let directions = Directions::from_bytes(&bytes, &file)?;
-        Ok(Some(self.table(&directions, &file, lane)?))
+        let table = self.table(&directions, &file, lane)?;
+        self.steering.check_rows(&table, &file)?;
+        Ok(Some(table))
     }
 
     fn table(&self, directions: &Directions, file: &str, lane: Lane) -> Result<LaneTable, DirectionsError> {

@@ -335,10 +335,13 @@ impl<'a> Reader<'a> {
         self.feedback = feedback;
     }
 
+    fn head_names(&self) -> Vec<String> {
+        (0..self.codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect()
+    }
+
     /// The heads of all codebooks as one layer.
     pub(super) fn heads(&self) -> Result<Layer, CheckpointError> {
-        let names: Vec<String> = (0..self.codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect();
-        self.layer(HEADS, &names, [self.vocab, self.hidden])
+        self.layer(HEADS, &self.head_names(), [self.vocab, self.hidden])
     }
 
     pub(super) fn numbered_block(&self, index: usize) -> Result<Block, CheckpointError> {
@@ -385,8 +388,7 @@ impl<'a> Reader<'a> {
 
     /// The transpose of all codebooks' heads.
     pub(super) fn reversed_heads(&self) -> Result<Linear, CheckpointError> {
-        let names: Vec<String> = (0..self.codebooks).map(|k| format!("decoder.lm_heads.{k}.weight")).collect();
-        self.reversed(&names, [self.vocab, self.hidden])
+        self.reversed(&self.head_names(), [self.vocab, self.hidden])
     }
 
     fn reversed(&self, tensors: &[String], shape: [usize; 2]) -> Result<Linear, CheckpointError> {

@@ -159,6 +159,24 @@ impl Steering {
         self.tables[lane.index()] = Some(table);
     }
 
+    /// Refuses a table for other guidance rows than those of the lanes that have one: a dose learned for both rows is about
+    /// twice too much for the conditional one alone.
+    ///
+    /// # Errors
+    /// [`DirectionsError::Metadata`], by the file's name.
+    pub fn check_rows(&self, table: &LaneTable, file: &str) -> Result<(), DirectionsError> {
+        let name = |conditional: bool| if conditional { "conditional" } else { "both" };
+        match self.tables.iter().flatten().find(|other| other.conditional_only != table.conditional_only) {
+            None => Ok(()),
+            Some(other) => Err(DirectionsError::Metadata {
+                file: file.to_owned(),
+                key: "rows",
+                expected: format!("`{}` as in the other directions", name(other.conditional_only)),
+                found: format!("`{}`", name(table.conditional_only)),
+            }),
+        }
+    }
+
     /// Whether a lane can be steered.
     pub fn has(&self, lane: Lane) -> bool {
         self.tables[lane.index()].is_some()
@@ -196,8 +214,7 @@ impl Steering {
         self.blocks * self.hidden
     }
 
-    /// Whether only the conditional guidance row is steered, for every lane: what the directions of any lane ask for. Doses of both
-    /// kinds do not mix: one learned for both rows is about twice too much for the conditional one alone.
+    /// Whether only the conditional guidance row is steered, for every lane ([`Steering::check_rows`]).
     pub fn conditional_only(&self) -> bool {
         self.tables.iter().flatten().any(|table| table.conditional_only)
     }
@@ -322,6 +339,11 @@ mod tests {
         let directions = Directions { gate: 0.3, conditional_only: true, ..example() };
         steering.set(Lane::Note, LaneTable::new(&directions, "example", 12).expect("12 notes"));
         assert!(steering.conditional_only() && !super::tests::steering().conditional_only());
+        // Directions for both rows are refused beside it.
+        let both = LaneTable::new(&example(), "example", 12).expect("12 notes");
+        let refused = steering.check_rows(&both, "chords.safetensors").expect_err("other rows").to_string();
+        assert!(refused.contains("chords.safetensors") && refused.contains("rows"), "{refused}");
+        assert!(super::tests::steering().check_rows(&both, "").is_ok());
         let open = |step: u32| {
             let mut out = vec![7.0; 8];
             steering.write(&doses(&[(Lane::Note, 0, 1.0)]), step, &mut out);
