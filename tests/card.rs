@@ -84,7 +84,7 @@ fn card() -> Card {
 
 /// Heads of 16 and of 8, stereo, text of the hidden width; the demo, whose directions hold, with few steps.
 fn cases() -> [(ModelSource, usize); 3] {
-    [(fixture("decoder-stereo"), 24), (fixture("parity-equal-width"), 24), (ModelSource::Embedded, 3)]
+    [(fixture("decoder-stereo"), 24), (fixture("parity-equal-width"), 24), (ModelSource::Embedded, 10)]
 }
 
 #[test]
