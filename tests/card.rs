@@ -84,7 +84,7 @@ fn card() -> Card {
 
 /// Heads of 16 and of 8, stereo, text of the hidden width; the demo, whose directions hold, with few steps.
 fn cases() -> [(ModelSource, usize); 3] {
-    [(fixture("decoder-stereo"), 24), (fixture("parity-equal-width"), 24), (ModelSource::Embedded, 10)]
+    [(fixture("decoder-stereo"), 24), (fixture("parity-equal-width"), 24), (ModelSource::Embedded, 5)]
 }
 
 #[test]
@@ -106,7 +106,8 @@ fn a_card_computes_what_the_processor_does() {
         let compared = compare(&rig.model, &rig.prompt, &mut exact, &mut card, positions).unwrap();
         eprintln!("{}: {compared:?}", rig.model.name());
         assert!(compared.logits_max_rel < BOUND && compared.taps_max_rel < BOUND, "{compared:?}");
-        assert!(compared.steering_max_rel > 1e-3 && compared.drawn_equal_share > 0.9, "{compared:?}");
+        assert!(compared.steering_max_rel > 1e-3 && compared.drawn_equal_share > 0.99, "{compared:?}");
+        assert!(compared.greedy_equal_share > 0.9, "{compared:?}");
     }
 }
 

@@ -7,7 +7,7 @@ use tiller_engine::backend::{Backend, Draw, Step, StepRow, Tap};
 use tiller_engine::control::ControlFrame;
 use tiller_engine::decoder::MAX_CODEBOOKS;
 use tiller_engine::decoder::delay_pattern::DelayPattern;
-use tiller_engine::decoder::sampling::Sampling;
+use tiller_engine::decoder::sampling::{Sampler, Sampling};
 use tiller_engine::model::Model;
 use tiller_engine::steering::doses::{Dose, Doses, Lane};
 use tiller_engine::text::Prompt;
@@ -24,8 +24,10 @@ pub struct Compared {
     pub logits_max_rel: f64,
     /// The same of the outputs that were tapped.
     pub taps_max_rel: f64,
-    /// Share of equal codes, drawn with the published settings, and greedily.
+    /// Share of the codes drawn with the published settings that the engine's own sampler draws from the very same logits: of
+    /// two backends whose weights are rounded otherwise, a draw may fall on either side of a code's edge.
     pub drawn_equal_share: f64,
+    /// Share of equal codes, greedily.
     pub greedy_equal_share: f64,
     /// What the steering changed of the exact logits, over the largest: it must not be nothing.
     pub steering_max_rel: f64,
@@ -107,6 +109,8 @@ pub fn compare(
     let (mut most, mut apart_most, mut steering) = (0.0f64, 0.0f64, 0.0f64);
     let mut tapped = [0.0f64; 2];
     let (mut drawn, mut greedy, mut codes) = (0, 0, 0);
+    let vocab = model.decoder().vocab();
+    let mut sampler = Sampler::new(vocab);
     for (position, column) in columns(model, positions, 1).into_iter().enumerate() {
         let mut plain = Vec::<Vec<f32>>::new();
         // The steered pass last: its keys and values stay.
@@ -118,15 +122,25 @@ pub fn compare(
             if steered {
                 rows.iter_mut().for_each(|row| row.pushes = &pushes);
             }
+            let mut codes_drawn = Vec::new();
             for temperature in [1.0, 0.0] {
                 let draws = [draw(position, temperature)];
                 let step = Step { rows: &rows, tables: &tables, draws: &draws, taps: &taps };
                 exact.step(&step).map_err(|error| error.to_string())?;
                 other.step(&step).map_err(|error| error.to_string())?;
-                let equal = (0..model.decoder().codebooks()).filter(|k| exact.code(0, *k) == other.code(0, *k)).count();
-                *(if temperature > 0.0 { &mut drawn } else { &mut greedy }) += equal;
+                let codebooks = 0..model.decoder().codebooks();
+                if temperature > 0.0 {
+                    codes_drawn = codebooks.map(|k| other.code(0, k)).collect();
+                } else {
+                    greedy += codebooks.filter(|k| exact.code(0, *k) == other.code(0, *k)).count();
+                }
                 codes += model.decoder().codebooks();
             }
+            let (conditional, unconditional) = (logits(other, model, 0)?, logits(other, model, 1)?);
+            let Draw { sampling, seed, frame } = draw(position, 1.0);
+            let rows_of = conditional.chunks_exact(vocab).zip(unconditional.chunks_exact(vocab));
+            let again = rows_of.enumerate().map(|(k, (c, u))| sampler.sample(c, u, &sampling, seed, frame, k));
+            drawn += again.zip(&codes_drawn).filter(|(ours, theirs)| ours == *theirs).count();
             for row in 0..2 {
                 let (a, b) = (logits(exact, model, row)?, logits(other, model, row)?);
                 (most, apart_most) = (most.max(largest(&a)), apart_most.max(apart(&b, &a)));
