@@ -24,7 +24,6 @@ pub struct Differentiable<'a> {
 /// Cross-attention keys and values of a prompt, `[block][tokens][2 hidden]`.
 pub struct Words {
     blocks: Vec<Vec<f32>>,
-    tokens: usize,
 }
 
 /// What is added to every block's output: a vector `[blocks * hidden]`, so much of it at each position.
@@ -86,13 +85,11 @@ impl<'a> Differentiable<'a> {
 
     /// What a prompt's text states `[tokens][text_width]` are to the blocks.
     pub fn words(&self, states: &[f32]) -> Words {
-        let (hidden, tokens) = (self.decoder.hidden, states.len() / self.decoder.text_width);
         let projected = match &self.decoder.text_projection {
             Some(projection) => applied(projection, states),
             None => states.to_vec(),
         };
-        debug_assert_eq!(projected.len(), tokens * hidden);
-        Words { blocks: self.decoder.blocks.iter().map(|block| applied(&block.cross_in, &projected)).collect(), tokens }
+        Words { blocks: self.decoder.blocks.iter().map(|block| applied(&block.cross_in, &projected)).collect() }
     }
 
     /// Runs a piece, given by its input columns, under a prompt or as the unconditional row.
@@ -112,7 +109,7 @@ impl<'a> Differentiable<'a> {
         }
         let mut blocks = Vec::with_capacity(decoder.blocks());
         for (index, block) in decoder.blocks.iter().enumerate() {
-            let words = words.map(|words| (words.blocks[index].as_slice(), words.tokens));
+            let words = words.map(|words| words.blocks[index].as_slice());
             blocks.push(self.block(block, &mut state, words));
             if let Some(Injected { vector, amounts }) = injected {
                 let vector = &vector[index * hidden..][..hidden];
@@ -124,7 +121,7 @@ impl<'a> Differentiable<'a> {
         Pass { positions: columns.len(), blocks, last: state, logits }
     }
 
-    fn block(&self, block: &Block, state: &mut [f32], words: Option<(&[f32], usize)>) -> Kept {
+    fn block(&self, block: &Block, state: &mut [f32], words: Option<&[f32]>) -> Kept {
         let (hidden, heads) = (self.decoder.hidden, self.decoder.heads);
         let input = state.to_vec();
         let projected = exact(&block.self_in, &normed(&block.self_norm, state));
@@ -135,7 +132,7 @@ impl<'a> Differentiable<'a> {
         add(state, &exact(&block.self_out, &out));
         let attended = state.to_vec();
         let (mut cross_query, mut cross_weights) = (Vec::new(), Vec::new());
-        if let Some((words, _)) = words {
+        if let Some(words) = words {
             cross_query = exact(&block.cross_query, &normed(&block.cross_norm, state));
             let told = Attended { heads, hidden, causal: false };
             cross_weights =

@@ -29,7 +29,7 @@ pub(super) struct Block {
     /// Query, key and value stacked: `[3 hidden][hidden]`.
     pub self_in: Layer,
     /// What is usual of a key and a value, `[2 hidden]`, and not kept with each: a share of what 8 bits have to tell that is
-    /// the same at every position. Empty where keys and values are kept as they are.
+    /// the same at every position. Empty at 16 and 32 bits.
     pub usual: Vec<f32>,
     pub self_out: Layer,
     pub cross_norm: Norm,

@@ -39,7 +39,9 @@ pub fn by_likelihood(
     let own: Vec<&ConceptClip> = own.into_iter().map(|clip| &clips[clip]).collect();
     let pieces = own.chunk_by(|a, b| a.piece() == b.piece());
     let mut pieces: Vec<&[&ConceptClip]> = pieces.collect();
-    pieces.retain(|versions| versions.len() > 1 && versions[0].piece().is_some());
+    // A piece of which a version was silent lacks a class that a lesson may ask for.
+    let whole = pieces.iter().map(|versions| versions.len()).max().unwrap_or(0);
+    pieces.retain(|versions| versions.len() == whole && whole > 1 && versions[0].piece().is_some());
     let done = AtomicUsize::new(0);
     let middle = middle_and_reach(&own);
     let lesson = |versions: &&[&ConceptClip]| -> Result<Option<Lesson>, LearnError> {
