@@ -156,7 +156,7 @@ enum Part {
     Probe,
     /// Notes by RFM, mean differences, linear and logistic regression side by side; only when asked for.
     Methods,
-    /// Three ways to make chord directions side by side; only when asked for.
+    /// Four ways to make chord directions side by side; only when asked for.
     ChordParts,
     /// The paper's ways that Tiller departs from, side by side; only when asked for.
     Departures,

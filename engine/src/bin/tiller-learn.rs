@@ -41,8 +41,8 @@ struct Arguments {
     /// on pooled states; likelihood (what makes the decoder itself expect the class; minutes of gradient steps, music only).
     #[arg(long, default_value = "rfm")]
     method: Method,
-    /// What a chord's direction is made of: whole (each root and quality for itself), root-and-quality (the sum of two), or
-    /// notes (the sum of those of its three notes).
+    /// What a chord's direction is made of: whole (each root and quality for itself), root-and-quality (the sum of two), roles
+    /// (the sum of three: its notes as root, third and fifth), or notes (the sum of those of its three notes, learned as notes).
     #[arg(long, default_value = "notes")]
     chords: ChordParts,
     /// How clips are laid out for the decoder: delayed (BOS and the delay pattern, as the model plays) or undelayed (all

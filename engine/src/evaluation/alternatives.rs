@@ -270,7 +270,7 @@ mod tests {
             told.dedup();
             told.len()
         };
-        assert_eq!([told(Way::methods()), told(Way::chords()), told(Way::departures())], [5, 3, 6]);
+        assert_eq!([told(Way::methods()), told(Way::chords()), told(Way::departures())], [5, 4, 6]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What a chord's direction is made of: one for each root and quality, one for the root and one for the quality, or those of
-//! its three notes. Worker threads.
+//! What a chord's direction is made of: one for each root and quality, one for the root and one for the quality, one for each
+//! of its notes by the part it has in chords, or those of its three notes as notes. Worker threads.
 
 use super::LearnError;
 use super::axes::{self, Axes, Method, Targets};
@@ -16,22 +16,60 @@ pub enum ChordParts {
     Whole,
     /// Each root against other roots, each quality against other qualities; a chord is the sum of two.
     RootAndQuality,
-    /// The sum of the directions of its notes.
+    /// Each pitch class as root, as third and as fifth, against others in the same part; a chord is the sum of three.
+    Roles,
+    /// The sum of the directions of its notes, learned as notes.
     Notes,
 }
 
 impl ChordParts {
     /// Every way.
-    pub const ALL: [Self; 3] = [Self::Whole, Self::RootAndQuality, Self::Notes];
+    pub const ALL: [Self; 4] = [Self::Whole, Self::RootAndQuality, Self::Roles, Self::Notes];
 
     /// Its name in commands and files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Whole => "whole",
             Self::RootAndQuality => "root-and-quality",
+            Self::Roles => "roles",
             Self::Notes => "notes",
         }
     }
+}
+
+impl ChordParts {
+    /// The groups that parts come from, and how many each has.
+    fn sizes(self) -> Vec<usize> {
+        match self {
+            Self::Whole => vec![Chord::COUNT],
+            Self::RootAndQuality => vec![12, Quality::ALL.len()],
+            Self::Roles => vec![12; 3],
+            Self::Notes => vec![12],
+        }
+    }
+
+    /// Which of each group a chord has: of `Notes`, all three from the only one.
+    fn members(self, class: usize) -> Vec<usize> {
+        let qualities = Quality::ALL.len();
+        match self {
+            Self::Whole => vec![class],
+            Self::RootAndQuality => vec![class / qualities, class % qualities],
+            Self::Roles | Self::Notes => tones(class).to_vec(),
+        }
+    }
+
+    /// The vectors that every chord is the sum of, numbered through all groups.
+    pub fn vectors(self) -> Vec<Vec<usize>> {
+        let sizes = self.sizes();
+        let first = |group: usize| sizes[..group.min(sizes.len() - 1)].iter().sum::<usize>();
+        let of = |class| self.members(class).into_iter().enumerate().map(|(group, own)| first(group) + own).collect();
+        (0..Chord::COUNT).map(of).collect()
+    }
+}
+
+/// Root, third and fifth.
+fn tones(class: usize) -> [usize; 3] {
+    Chord::of_class(class).map_or([0; 3], |chord| chord.tones().map(|tone| tone.index()))
 }
 
 impl FromStr for ChordParts {
@@ -45,28 +83,31 @@ impl FromStr for ChordParts {
 
 const CHORDS: Targets = Targets::Classes(Chord::COUNT);
 
-/// Directions of all chords from directions of roots and of qualities, learned by `method` on the chords' own clips.
+/// Directions of all chords from directions of what they are made of, each learned by `method` on the chords' own clips.
 /// `progress` hears (fits done, fits in all), from any thread.
 ///
 /// # Errors
 /// As [`axes::learn`].
-pub fn root_and_quality(
+pub fn of_parts(
     states: &States,
     split: &Split,
+    parts: ChordParts,
     method: Method,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Axes, LearnError> {
-    let of = |class: usize| (class / Quality::ALL.len(), class % Quality::ALL.len());
-    let all = (12 + Quality::ALL.len()) * states.blocks;
-    let (roots, qualities) = (split.regrouped(|class| of(class).0), split.regrouped(|class| of(class).1));
-    let first = |done, _| progress(done, all);
-    let roots = axes::learn(states, &roots, Targets::Classes(12), method, &first)?;
-    let then = |done, _| progress(12 * states.blocks + done, all);
-    let qualities = axes::learn(states, &qualities, Targets::Classes(Quality::ALL.len()), method, &then)?;
+    let sizes = parts.sizes();
+    let all = sizes.iter().sum::<usize>() * states.blocks;
+    let mut learned = Vec::new();
+    for (group, size) in sizes.iter().enumerate() {
+        let before = sizes[..group].iter().sum::<usize>() * states.blocks;
+        let own = split.regrouped(|class| parts.members(class)[group]);
+        let hear = |done, _| progress(before + done, all);
+        learned.push(axes::learn(states, &own, Targets::Classes(*size), method, &hear)?);
+    }
     let given = |class: usize, block: usize| {
-        let (root, quality) = of(class);
-        let parts = [&roots.axes[root][block], &qualities.axes[quality][block]];
-        sum(&parts.map(|axis| axis.direction.as_slice()))
+        let members = parts.members(class).into_iter().zip(&learned);
+        let own: Vec<&[f32]> = members.map(|(member, group)| &group.axes[member][block].direction[..]).collect();
+        sum(&own)
     };
     axes::judge(states, split, CHORDS, &given, &|_, _| ())
 }
@@ -77,8 +118,7 @@ pub fn root_and_quality(
 /// As [`axes::learn`].
 pub fn of_notes(states: &States, split: &Split, notes: &Directions) -> Result<Axes, LearnError> {
     let given = |class: usize, block: usize| {
-        let tones = Chord::of_class(class).map_or([0; 3], |chord| chord.tones().map(|tone| tone.index()));
-        sum(&tones.map(|tone| notes.vector(tone, block)))
+        sum(&tones(class).map(|tone| notes.vector(tone, block)))
     };
     axes::judge(states, split, CHORDS, &given, &|_, _| ())
 }
@@ -99,6 +139,18 @@ fn sum(parts: &[&[f32]]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chords_share_the_vectors_of_what_they_share() {
+        let class = |root: usize, quality| root * Quality::ALL.len() + quality;
+        // C major and C minor: root and fifth. C major and A minor: C and E, but in other parts.
+        let roles = ChordParts::Roles.vectors();
+        assert_eq!((&roles[class(0, 0)], &roles[class(0, 1)]), (&vec![0, 16, 31], &vec![0, 15, 31]));
+        assert_eq!(roles[class(9, 1)], [9, 12, 28]);
+        assert_eq!(ChordParts::Notes.vectors()[class(9, 1)], [9, 0, 4]);
+        assert_eq!(ChordParts::RootAndQuality.vectors()[class(9, 1)], [9, 13]);
+        assert!(ChordParts::Whole.vectors().iter().enumerate().all(|(class, own)| *own == [class]));
+    }
 
     #[test]
     fn sums_have_length_one() {

@@ -109,15 +109,19 @@ pub fn learn(
     axes::check(&split, targets)?;
     let fitting = |done, all| progress(Stage::Fitting, done, all);
     let axes = match (request.concept, request.chords) {
-        (Concept::Chords, ChordParts::RootAndQuality) => {
-            chords::root_and_quality(&states, &split, request.method, &fitting)?
+        (Concept::Chords, ChordParts::RootAndQuality | ChordParts::Roles) if request.method != Method::Likelihood => {
+            chords::of_parts(&states, &split, request.chords, request.method, &fitting)?
         }
         (Concept::Chords, ChordParts::Notes) => {
             let notes = learn(listener, &Request { concept: Concept::Notes, ..request.clone() }, progress)?;
             chords::of_notes(&states, &split, &notes.directions)?
         }
         _ if request.method == Method::Likelihood => {
-            lessons::by_likelihood(listener, &renderer, &clips, (&states, &split), targets, &fitting)?
+            let parts = match request.concept {
+                Concept::Chords => request.chords.vectors(),
+                _ => (0..targets.count()).map(|class| vec![class]).collect(),
+            };
+            lessons::by_likelihood(listener, &renderer, &clips, (&states, &split), targets, &parts, &fitting)?
         }
         _ => axes::learn(&states, &split, targets, request.method, &fitting)?,
     };

@@ -17,7 +17,8 @@ use crate::dataset::render::Renderer;
 use crate::decoder::gradient::Differentiable;
 use crate::text::TextEncoder;
 
-/// Learns the vectors of a concept by likelihood, from clips of instruments that are not for test, and judges them on those. `progress` hears (items done, items in all): clips first, then steps.
+/// Learns the vectors of a concept by likelihood, from clips of instruments that are not for test, and judges them on those. Each
+/// class is the sum of the vectors that `parts` lists for it. `progress` hears (items done, items in all): clips first, then steps.
 ///
 /// # Errors
 /// [`LearnError::TooLittle`] where no clip is a version of a piece; what the clips or the checkpoint refuse.
@@ -27,6 +28,7 @@ pub fn by_likelihood(
     clips: &[ConceptClip],
     (states, split): (&States, &Split),
     targets: Targets,
+    parts: &[Vec<usize>],
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Axes, LearnError> {
     let checkpoint = Checkpoint::load(listener.source(), &|_| ())?;
@@ -70,8 +72,8 @@ pub fn by_likelihood(
         ));
     }
     let norms = states.block_norms();
-    let course = Course::new(&decoder, listener.pattern(), &lessons, targets);
-    let vectors = course.learn(targets.count(), &norms, &|step, steps| progress(step, steps));
+    let course = Course::new(&decoder, listener.pattern(), &lessons, targets, parts);
+    let vectors = course.learn(&norms, &|step, steps| progress(step, steps));
     let hidden = states.hidden;
     // In shares of a block's norm, of which the mean over classes and blocks is one dose.
     let share = |class: usize, block: usize| {

@@ -16,7 +16,7 @@ use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::gradient::{Differentiable, Injected, Pass, Words};
 use crate::kernel::norm::softmax;
 
-/// Gradient steps for each twelve classes.
+/// Gradient steps for each twelve vectors.
 const STEPS: usize = 200;
 /// What a step is made of.
 const MOVES: usize = 32;
@@ -60,7 +60,9 @@ pub struct Course<'a> {
     lessons: &'a [Lesson],
     /// How much nothing may change at rest, against how much is to change in moves.
     rest: f32,
-    /// Gradient steps for each twelve classes, and moves and pieces at rest in each.
+    /// What vectors each class is the sum of.
+    parts: &'a [Vec<usize>],
+    /// Gradient steps for each twelve vectors, and moves and pieces at rest in each.
     size: [usize; 3],
 }
 
@@ -78,47 +80,64 @@ struct Task<'a> {
 type Slope = (usize, Vec<f32>);
 
 impl<'a> Course<'a> {
-    /// Lessons for the vectors of `targets`.
+    /// Lessons for the vectors of `targets`, each the sum of those that `parts` lists for it.
     pub fn new(
         decoder: &'a Differentiable<'a>,
         pattern: &'a DelayPattern,
         lessons: &'a [Lesson],
         targets: Targets,
+        parts: &'a [Vec<usize>],
     ) -> Self {
         // A class is heard or not; a level shifts what is expected at every moment.
         let rest = if targets == Targets::Level { 1.0 } else { 5.0 };
-        Self { decoder, pattern, lessons, rest, size: [STEPS, MOVES, RESTS] }
+        Self { decoder, pattern, lessons, rest, parts, size: [STEPS, MOVES, RESTS] }
     }
 
     /// Vectors `[class][blocks * hidden]`, in the size of states, whose mean norms are `norms`. `progress` hears (steps done,
     /// steps in all).
-    pub fn learn(&self, classes: usize, norms: &[f32], progress: &dyn Fn(usize, usize)) -> Vec<Vec<f32>> {
+    pub fn learn(&self, norms: &[f32], progress: &dyn Fn(usize, usize)) -> Vec<Vec<f32>> {
+        let classes = self.parts.len();
+        let count = self.parts.iter().flatten().max().map_or(0, |last| last + 1);
         let hidden = self.decoder.decoder().hidden();
         let width = norms.len() * hidden;
         let [steps, moves, rests] = self.size;
-        let steps = steps * classes.div_ceil(12);
+        let steps = steps * count.div_ceil(12);
         // What one step of size 1 moves a number by: the size of a state's numbers in its block.
         let scales: Vec<f32> = norms.iter().flat_map(|norm| vec![norm / (hidden as f32).sqrt(); hidden]).collect();
-        let mut vectors = vec![vec![0.0f32; width]; classes];
-        let mut adam = Adam::new(classes * width);
+        let mut parts = vec![vec![0.0f32; width]; count];
+        let mut vectors = self.sums(&parts, width);
+        let mut adam = Adam::new(count * width);
         for step in 0..steps {
             progress(step, steps);
             let tasks = (0..moves + rests).map(|index| self.task(classes, step, index)).collect::<Vec<_>>();
             let counts = self.counts(&tasks);
             let slopes: Vec<Slope> =
                 tasks.par_iter().map(|task| self.slope(task, &vectors[task.class], &counts)).collect();
-            let mut gradient = vec![0.0f32; classes * width];
+            let mut gradient = vec![0.0f32; count * width];
             for (class, slope) in &slopes {
-                gradient[class * width..][..width].iter_mut().zip(slope).for_each(|(sum, x)| *sum += x);
+                for part in &self.parts[*class] {
+                    gradient[part * width..][..width].iter_mut().zip(slope).for_each(|(sum, x)| *sum += x);
+                }
             }
             gradient.iter_mut().zip(scales.iter().cycle()).for_each(|(x, scale)| *x *= scale);
             let warm = ((step + 1) as f32 / 10.0).min(1.0);
             let rate = RATE * warm * (1.0 - 0.95 * step as f32 / steps as f32);
             let changes = adam.step(&gradient, rate);
-            let all = vectors.iter_mut().flatten().zip(changes).zip(scales.iter().cycle());
+            let all = parts.iter_mut().flatten().zip(changes).zip(scales.iter().cycle());
             all.for_each(|((x, own), scale)| *x += own * scale);
+            vectors = self.sums(&parts, width);
         }
         vectors
+    }
+
+    /// The classes' vectors.
+    fn sums(&self, parts: &[Vec<f32>], width: usize) -> Vec<Vec<f32>> {
+        let sum = |own: &Vec<usize>| {
+            let mut out = vec![0.0f32; width];
+            own.iter().for_each(|&part| out.iter_mut().zip(&parts[part]).for_each(|(sum, x)| *sum += x));
+            out
+        };
+        self.parts.iter().map(sum).collect()
     }
 
     fn task(&self, classes: usize, step: usize, index: usize) -> Task<'a> {
@@ -311,14 +330,15 @@ mod tests {
         let decoder = Differentiable::new(&own, &checkpoint.weights, &checkpoint.config).expect("reads");
         let (pattern, lessons) = (DelayPattern::new(own.codebooks(), own.channels()), lessons(&decoder, 4));
         let norms = vec![50.0; own.blocks()];
+        let own_parts = [vec![0], vec![1]];
         let learned = |rest: f32| {
-            let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2));
+            let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2), &own_parts);
             let course = Course { size: [8, 6, 3], rest, ..course };
-            let vectors = course.learn(2, &norms, &|_, _| ());
-            assert_eq!(vectors, course.learn(2, &norms, &|_, _| ()), "the same lessons give the same vectors");
+            let vectors = course.learn(&norms, &|_, _| ());
+            assert_eq!(vectors, course.learn(&norms, &|_, _| ()), "the same lessons give the same vectors");
             losses(&Course { size: [8, 8, 8], ..course }, Some(&vectors))
         };
-        let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2));
+        let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2), &own_parts);
         let before = losses(&Course { size: [8, 8, 8], ..course }, None);
         let ([free, changed], [bound, kept]) = (learned(0.0), learned(50.0));
         assert!(before[1] == 0.0 && free < before[0] - 0.1, "{free} after {before:?}");
