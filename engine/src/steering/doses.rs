@@ -37,6 +37,11 @@ impl Lane {
         }
     }
 
+    /// Whether its targets are struck, note by note, rather than a level of everything.
+    pub const fn is_struck(self) -> bool {
+        matches!(self, Self::Note | Self::Chord)
+    }
+
     /// 0 to 2.
     pub const fn index(self) -> usize {
         self as usize

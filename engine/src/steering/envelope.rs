@@ -1,10 +1,15 @@
 //! Turns the lanes' targets into doses, frame by frame: what comes rises over the attack, what goes falls over the
-//! release. One per piece, on the runner thread; no allocation. The clock is the frame: nothing depends on timing.
+//! release. A note or chord that comes at once gets an accent: a second of music may lie between two strokes, and a
+//! stronger push makes the model strike now. One per piece, on the runner thread; no allocation. The clock is the frame: nothing
+//! depends on timing.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use super::doses::{Dose, Doses, Lane};
 use super::schedule::Schedule;
 use crate::control::Lanes;
+
+/// What a target that comes at once gets on top of its dose, as a share of it, and the seconds in which that falls to nothing.
+pub(super) const ACCENT: [f32; 2] = [1.0, 0.2];
 
 /// A class whose share of the lane's strength is on its way.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +25,8 @@ struct Voice {
     share: f32,
     /// It has arrived: later changes of attack or release no longer move it.
     there: bool,
+    /// What is left of its accent, 1 to 0.
+    accent: f32,
 }
 
 /// One lane's voices.
@@ -37,7 +44,12 @@ pub struct Envelope {
 
 impl Voice {
     fn new(class: u8, strength: f32, from: f32) -> Self {
-        Self { class, strength, frames: 0, from, share: from, there: false }
+        Self { class, strength, frames: 0, from, share: from, there: false, accent: 0.0 }
+    }
+
+    /// Signed share of the lane's full dose.
+    fn amount(&self) -> f32 {
+        self.strength * self.share * (1.0 + ACCENT[0] * self.accent)
     }
 
     /// One frame further on a way to `to` that takes `length` frames. The first frame of a change already moves, so that
@@ -73,10 +85,15 @@ impl Envelope {
             }
             state.going = state.going.filter(|voice| !voice.there);
             if let Some(voice) = &mut state.coming {
+                let new = voice.frames == 0;
                 voice.advance(1.0, lanes.schedule, length(lanes.attack));
+                voice.accent = match new {
+                    true => f32::from(u8::from(voice.there && lane.is_struck())),
+                    false => (voice.accent - frame_seconds / ACCENT[1]).max(0.0),
+                };
             }
             for voice in [state.going, state.coming].into_iter().flatten() {
-                doses.push(Dose { lane, class: voice.class, amount: voice.strength * voice.share * master });
+                doses.push(Dose { lane, class: voice.class, amount: voice.amount() * master });
             }
         }
         doses
@@ -118,10 +135,25 @@ mod tests {
     fn without_attack_and_release_a_target_is_there_at_once_and_gone_at_once() {
         let mut envelope = Envelope::default();
         assert_eq!(amounts(&mut envelope, &Lanes::OFF), []);
-        assert_eq!(amounts(&mut envelope, &lanes(Some(3), 0.0, 0.0)), [(3, 0.4)]);
-        assert_eq!(amounts(&mut envelope, &lanes(Some(5), 0.0, 0.0)), [(5, 0.4)]);
+        assert_eq!(amounts(&mut envelope, &lanes(Some(3), 0.0, 0.0)), [(3, 0.8)]);
+        assert_eq!(amounts(&mut envelope, &lanes(Some(5), 0.0, 0.0)), [(5, 0.8)]);
         assert_eq!(amounts(&mut envelope, &lanes(None, 0.0, 0.0)), []);
         assert_eq!(envelope.lanes[Lane::Note.index()], LaneState::default());
+    }
+
+    #[test]
+    fn an_accent_falls_within_its_time_and_comes_to_what_comes_at_once_only() {
+        let mut envelope = Envelope::default();
+        let struck: Vec<f32> = (0..13).map(|_| amounts(&mut envelope, &lanes(Some(3), 0.0, 0.0))[0].1).collect();
+        for (frame, found) in struck.iter().enumerate() {
+            let wanted = 0.4 * (1.0 + (1.0 - frame as f32 * FRAME / ACCENT[1]).max(0.0));
+            assert!((found - wanted).abs() < 1e-5, "frame {frame}: {struck:?}");
+        }
+        // A release leaves with what the target had without it, and tempo is a level, not a stroke.
+        let slow = amounts(&mut envelope, &lanes(Some(5), 2.0 * FRAME, 0.0));
+        assert!((slow[0].1 - 0.2).abs() < 1e-6, "{slow:?}");
+        let tempo = Lanes { tempo_strength: 0.8, strength: 0.5, ..Lanes::OFF };
+        assert_eq!(amounts(&mut Envelope::default(), &tempo), [(0, 0.4)]);
     }
 
     #[test]
@@ -145,7 +177,7 @@ mod tests {
     #[test]
     fn a_slower_attack_leaves_what_is_there_where_it_is() {
         let mut envelope = Envelope::default();
-        assert_eq!(amounts(&mut envelope, &lanes(Some(3), 0.0, 0.0)), [(3, 0.4)]);
+        (0..11).for_each(|_| drop(amounts(&mut envelope, &lanes(Some(3), 0.0, 0.0))));
         assert_eq!(amounts(&mut envelope, &lanes(Some(3), 30.0, 30.0)), [(3, 0.4)]);
         let crossing = amounts(&mut envelope, &lanes(Some(7), 30.0, 30.0));
         assert!(

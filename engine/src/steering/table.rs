@@ -5,6 +5,7 @@
 use super::detector::Detector;
 use super::directions::{Directions, DirectionsError};
 use super::doses::{Dose, Doses, Lane, MOST};
+use super::envelope::ACCENT;
 use super::push::{Manner, Push};
 use crate::dataset::random::Random;
 use arrayvec::ArrayVec;
@@ -187,9 +188,10 @@ impl Steering {
         self.tables[lane.index()].as_ref()?.probes.get(usize::from(class))
     }
 
-    /// SHA-256 of all that the tables can add and ask, hex; empty without any.
+    /// SHA-256 of all that the tables can add and ask, and of how their doses come; hex, empty without any.
     pub fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
+        ACCENT.iter().for_each(|number| digest.update(number.to_le_bytes()));
         for (lane, table) in Lane::ALL.iter().zip(&self.tables) {
             let Some(table) = table else { continue };
             digest.update(lane.concept());
