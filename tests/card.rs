@@ -5,21 +5,28 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tiller_engine::backend::Device;
 use tiller_engine::backend::cpu::CpuBackend;
-use tiller_engine::backend::cuda::{Card, CudaBackend, CudaModel, Library, choose};
+use tiller_engine::backend::cuda::{Card, CudaBackend, CudaCodec, CudaModel, Library, choose};
+use tiller_engine::backend::{CodecStream, Device};
+use tiller_engine::checkpoint::{Checkpoint, CheckpointSource, Config, Weights};
+use tiller_engine::codec::{CodecDecoder, DecoderStream};
+use tiller_engine::control::MOST_HOP;
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::model::Model;
 use tiller_engine::player::Player;
 use tiller_engine::pool::Pool;
 use tiller_engine::status::State;
 use tiller_engine::text::Prompt;
-use tiller_tests::answers::{answers, steered, unsteered};
-use tiller_tests::card::{company, compare, prefilled};
+use tiller_tests::answers::{Answers, answers, steered, unsteered};
+use tiller_tests::card::{company, compare, decode, prefilled};
+use tiller_tests::codec::{arbitrary, checkpoint};
 use tiller_tests::turn;
 
 /// Of a bf16 model.
 const BOUND: f64 = 2e-2;
+
+/// Of a sample, over the largest one: f32 sums in another order.
+const SAMPLES: f64 = 1e-5;
 
 /// The emulated driver, if it is what these tests run on.
 fn emulated() -> Option<&'static libloading::Library> {
@@ -43,8 +50,12 @@ fn library() -> &'static Library {
     Library::open().unwrap_or_else(|error| panic!("{error}"))
 }
 
+fn folder_of(fixture: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture)
+}
+
 fn fixture(name: &str) -> ModelSource {
-    ModelSource::Directory(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name))
+    ModelSource::Directory(folder_of(name))
 }
 
 /// A model on the processor and on the card.
@@ -221,5 +232,207 @@ fn a_lost_card_hands_over_to_the_processor_and_leaves_no_memory_behind() {
     assert_eq!((heard.columns.len(), player.place().as_str()), (30, "CPU"));
     assert!(player.take_notice().is_some_and(|notice| notice.contains("no longer answers")));
     drop((player, rig));
+    assert_eq!(used(), before, "every byte was given back");
+}
+
+/// A codec on the processor, and on the card.
+fn codec(source: &CheckpointSource) -> (Arc<CodecDecoder>, Arc<CudaCodec>) {
+    let config = Config::read(source).unwrap().codec;
+    let weights = Weights::read(source, &|_| ()).unwrap();
+    let decoder = Arc::new(CodecDecoder::load(&weights, &config, config.num_quantizers).unwrap());
+    let on_card = CudaCodec::load(library(), &card(), &weights, &config, &decoder).unwrap();
+    (decoder, on_card)
+}
+
+/// Odd codecs: causal, padded with zeros, with shortcuts, dilated, of two channels, with other numbers of layers.
+fn codecs() -> Vec<(String, CheckpointSource)> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let mut cases = Vec::new();
+    for case in ["published", "odd", "causal", "half-trim", "zero-pad"] {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("codec-card-{case}"));
+        let source = checkpoint(&fixtures.join(format!("codec-{case}.safetensors")), &folder);
+        cases.push((case.to_owned(), source.unwrap_or_else(|error| panic!("{error}"))));
+    }
+    for case in ["parity-odd", "parity-stereo-codec", "parity-equal-width"] {
+        cases.push((case.to_owned(), CheckpointSource::directory(folder_of(case))));
+    }
+    cases
+}
+
+#[test]
+#[ignore = "needs a card or the emulated driver: cargo xtask emulate"]
+fn a_card_decodes_what_the_processor_does() {
+    let _turn = turn();
+    for (name, source) in codecs() {
+        let (decoder, on_card) = codec(&source);
+        // Pieces that end before anything is determined, one that is dropped, and one that is long enough for every ring to come
+        // round.
+        for (hop, pieces) in [(1, &[1, 3, 6, 0, 20][..]), (2, &[2, 5])] {
+            let mut exact = DecoderStream::with_hop(decoder.clone(), hop);
+            let mut other = on_card.stream(hop).unwrap();
+            let found = decode(&decoder, &mut exact, &mut other, pieces, hop)
+                .unwrap_or_else(|error| panic!("{name}, hop {hop}: {error}"));
+            eprintln!("{name}, hop {hop}: {found:?}");
+            assert!(found.samples > 50 && found.largest > 0.0, "{name}, hop {hop}: {found:?}");
+            assert!(found.apart < SAMPLES * found.largest, "{name}, hop {hop}: {found:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a card or the emulated driver: cargo xtask emulate"]
+fn the_demos_codec_is_decoded_alike_at_the_precision_of_its_model() {
+    let _turn = turn();
+    let model = Model::load(&ModelSource::Embedded, &|_| ()).unwrap();
+    let on_card = CudaCodec::shared(library(), &card(), &ModelSource::Embedded, model.codec()).unwrap();
+    let apart = on_card.apart().unwrap();
+    eprintln!("demo: {apart:e} of the largest sample");
+    assert!(apart < SAMPLES, "{apart:e}");
+}
+
+#[test]
+#[ignore = "needs a card or the emulated driver: cargo xtask emulate"]
+fn a_piece_sounds_the_same_decoded_on_the_card() {
+    let _turn = turn();
+    let source = fixture("decoder-stereo");
+    let rig = Rig::load(&source);
+    let on_card = CudaCodec::shared(library(), &card(), &source, rig.model.codec()).unwrap();
+    for hop in [1, MOST_HOP] {
+        // Three pieces, each begun before the one before it is flushed; the last ends before anything of it is heard.
+        let mut controls = steered(1, 70, 1.0);
+        controls.extend(steered(2, 9, 1.0));
+        controls.extend(steered(3, 2, 1.0));
+        controls.iter_mut().for_each(|control| control.hop = hop);
+        let prompts = std::slice::from_ref(&rig.prompt);
+        let want = answers(&mut rig.player(64), &controls, prompts).unwrap();
+        let mut player = rig.player(64);
+        player.decode_by(|| on_card.boxed()).unwrap();
+        let heard = answers(&mut player, &controls, prompts).unwrap();
+        assert_eq!(heard.columns, want.columns, "hop {hop}");
+        let floats = 2 * rig.model.format().frame_samples;
+        for piece in 1..=3 {
+            let slots = |answers: &Answers| -> Vec<(u32, bool)> {
+                let own = answers.headers.iter().filter(|header| header.piece == piece);
+                own.map(|header| (header.slot, header.last)).collect()
+            };
+            assert_eq!(slots(&heard), slots(&want), "hop {hop}, piece {piece}");
+            let (a, b) = (heard.of(piece, floats), want.of(piece, floats));
+            assert_eq!(a.len(), b.len());
+            let most = b.iter().fold(0.0f32, |most, sample| most.max(sample.abs()));
+            let apart = a.iter().zip(&b).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            assert!(most > 0.0 && f64::from(apart) < SAMPLES * f64::from(most), "{apart:e} of {most:e}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a card or the emulated driver: cargo xtask emulate"]
+fn a_frame_decoded_beside_a_step_is_no_later_than_frames_decoded_in_pairs() {
+    let _turn = turn();
+    let source = fixture("decoder-stereo");
+    let rig = Rig::load(&source);
+    let on_card = CudaCodec::shared(library(), &card(), &source, rig.model.codec()).unwrap();
+    let mut controls = unsteered(1, 30, 1.0);
+    controls.iter_mut().for_each(|control| control.hop = MOST_HOP);
+    // How many frames have left after each answer.
+    let left = |mut player: Player| {
+        let mut count = 0;
+        let answered = controls[..30].iter().map(|control| {
+            player.answer(control, &mut |_, _| count += 1).unwrap();
+            count
+        });
+        answered.collect::<Vec<usize>>()
+    };
+    let pairs = left(rig.player(64));
+    let mut player = rig.player(64);
+    player.decode_by(|| on_card.boxed()).unwrap();
+    let beside = left(player);
+    // In pairs the first of two frames waits for the second: a frame may be late by one answer, and never by more.
+    for answer in 1..30 {
+        assert!(beside[answer] >= pairs[answer - 1].max(pairs[answer].saturating_sub(1)), "{pairs:?} {beside:?}");
+    }
+    assert!(beside[29] > 15);
+}
+
+#[test]
+#[ignore = "needs the emulated driver: cargo xtask emulate"]
+fn the_codec_does_not_depend_on_the_order_of_threads() {
+    let _turn = turn();
+    let Some(driver) = emulated() else { return };
+    let played = |backwards: i32| {
+        tell(driver, "emulated_backwards", backwards);
+        let mut samples = Vec::new();
+        for (_, source) in codecs() {
+            let (decoder, on_card) = codec(&source);
+            let mut stream = on_card.stream(1).unwrap();
+            let codes = arbitrary(6, decoder.codebooks(), decoder.codebook_size(), 3);
+            for frame in codes.chunks(decoder.codebooks()) {
+                stream.push(frame).unwrap();
+            }
+            stream.finish().unwrap();
+            stream.collect().unwrap();
+            let mut all = vec![0.0; stream.available()];
+            stream.read(&mut all);
+            samples.extend(all.iter().map(|sample| sample.to_bits()));
+        }
+        tell(driver, "emulated_backwards", 0);
+        samples
+    };
+    assert_eq!(played(0), played(1));
+}
+
+#[test]
+#[ignore = "needs the emulated driver: cargo xtask emulate"]
+fn a_codec_that_strays_or_finds_no_room_leaves_the_processors_in_place() {
+    let _turn = turn();
+    let Some(driver) = emulated() else { return };
+    // Another checkpoint's weights are as good as a card that computes wrongly.
+    let load = |name| Checkpoint::load(&CheckpointSource::directory(folder_of(name)), &|_| ()).unwrap();
+    let (other, own) = (load("decoder-mono"), load("decoder-stereo"));
+    let config = &own.config.codec;
+    let decoder = Arc::new(CodecDecoder::load(&own.weights, config, config.num_quantizers).unwrap());
+    let strays = CudaCodec::load(library(), &card(), &other.weights, config, &decoder).unwrap();
+    let said = strays.verify().err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(said.contains("of full scale"), "{said}");
+    drop(strays);
+
+    let source = fixture("decoder-stereo");
+    let rig = Rig::load(&source);
+    // SAFETY: driver.cpp has this function.
+    let used = unsafe { driver.get::<extern "C" fn() -> u64>(b"emulated_used").expect("a function")() };
+    let mut player = rig.player(64);
+    let codec = CudaCodec::shared(library(), &card(), &source, rig.model.codec()).unwrap();
+    tell(driver, "emulated_memory", used + 100);
+    let refused = player.decode_by(|| codec.boxed());
+    tell(driver, "emulated_memory", 8u64 << 30);
+    assert!(refused.is_err_and(|why| why.to_string().contains("MB are needed")));
+    let heard = answers(&mut player, &unsteered(1, 20, 1.0), std::slice::from_ref(&rig.prompt)).unwrap();
+    assert_eq!(heard.headers.len(), 20);
+}
+
+#[test]
+#[ignore = "needs the emulated driver: cargo xtask emulate"]
+fn a_card_lost_under_its_codec_hands_both_over() {
+    let _turn = turn();
+    let Some(driver) = emulated() else { return };
+    // SAFETY: driver.cpp has this function.
+    let used = || unsafe { driver.get::<extern "C" fn() -> u64>(b"emulated_used").expect("a function")() };
+    let before = used();
+    let source = fixture("decoder-stereo");
+    let rig = Rig::load(&source);
+    let codec = CudaCodec::shared(library(), &card(), &source, rig.model.codec()).unwrap();
+    // The card goes at a step, or at either channel's codec.
+    for graphs in 40..44i64 {
+        let mut player = rig.player(64);
+        player.decode_by(|| codec.boxed()).unwrap();
+        tell(driver, "emulated_lose_after", graphs);
+        let heard = answers(&mut player, &unsteered(1, 24, 1.0), std::slice::from_ref(&rig.prompt));
+        tell(driver, "emulated_lose_after", -1i64);
+        let heard = heard.unwrap();
+        assert_eq!((heard.columns.len(), player.place().as_str()), (24, "CPU"));
+        assert!(player.take_notice().is_some_and(|notice| notice.contains("no longer answers")));
+        assert!(heard.audio.iter().all(|sample| sample.is_finite()));
+    }
+    drop((codec, rig));
     assert_eq!(used(), before, "every byte was given back");
 }

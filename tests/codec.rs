@@ -7,6 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 use tiller_engine::checkpoint::{CheckpointError, CheckpointSource, Config, Weights};
 use tiller_engine::codec::{CodecDecoder, CodecEncoder, CodecError, Codes, DecoderStream};
 use tiller_engine::precision::Precision;
+use tiller_tests::codec::checkpoint as codec_checkpoint;
 use tiller_tests::counting::{Counting, allocations};
 
 #[global_allocator]
@@ -75,25 +76,13 @@ fn load(source: &CheckpointSource) -> Result<(Arc<CodecDecoder>, CodecEncoder), 
     Ok((Arc::new(decoder), CodecEncoder::load(&weights, &config.codec, codebooks)?))
 }
 
-/// A fixture laid out as the checkpoint folder that the engine reads.
+/// A fixture, loaded.
 fn fixture(case: &str, test: &str) -> (Arc<CodecDecoder>, CodecEncoder, Reference) {
     let file = root().join(format!("fixtures/codec-{case}.safetensors"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("codec-{test}-{case}"));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    std::fs::copy(&file, folder.join("model.safetensors")).expect("a copy");
-    let reference = Reference::open(&file);
-    let (_, metadata) = SafeTensors::read_metadata(&reference.0).expect("a header");
-    let section = metadata.metadata().as_ref().expect("metadata")["config"].clone();
-    let codec: serde_json::Value = serde_json::from_str(&section).expect("JSON");
-    let config = serde_json::json!({
-        "model_type": "musicgen",
-        "text_encoder": { "model_type": "t5" },
-        "audio_encoder": codec,
-        "decoder": { "model_type": "musicgen_decoder", "vocab_size": 16, "num_codebooks": 3 },
-    });
-    std::fs::write(folder.join("config.json"), config.to_string()).expect("a file");
-    let (decoder, encoder) = load(&CheckpointSource::directory(&folder)).unwrap_or_else(|error| panic!("{error}"));
-    (decoder, encoder, reference)
+    let source = codec_checkpoint(&file, &folder).unwrap_or_else(|error| panic!("{error}"));
+    let (decoder, encoder) = load(&source).unwrap_or_else(|error| panic!("{error}"));
+    (decoder, encoder, Reference::open(&file))
 }
 
 /// Largest error as a share of the deviation about the mean.

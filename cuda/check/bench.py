@@ -5,6 +5,8 @@ after. Prints one JSON object per line: what is measured first is out first.
 
 import argparse
 import json
+import os
+import pathlib
 import statistics
 import time
 
@@ -20,7 +22,8 @@ from parity import columns_of, draw_of, rows_of
 FRAME = 0.02
 TOKENS = 16
 WARM_UP = 20
-VARIANTS = [(1, 0), (0, 32 << 10), (0, 0), (1, 64 << 10)]
+# Overlap, prefetch, early weights.
+VARIANTS = [(1, 32 << 10, 0), (1, 64 << 10, 1), (1, 0, 1), (0, 32 << 10, 0)]
 
 
 def parse():
@@ -30,11 +33,14 @@ def parse():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--kv", type=int, nargs="+", default=[500, 1500])
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--peer", nargs="*", default=[], choices=["eager", "compiled"])
-    parser.add_argument("--probe", type=int, default=4 << 30, help="bytes that the bandwidth is measured on")
+    parser.add_argument("--peer", nargs="*", default=[], choices=["eager", "captured", "compiled"])
+    parser.add_argument("--probe", type=int, default=2 << 30, help="bytes that the bandwidth is measured on")
     parser.add_argument("--variants", action="store_true", help="also without overlap and with other prefetches")
+    parser.add_argument("--peers-only", action="store_true", help="the library is not measured, only its peers")
+    parser.add_argument("--gate", help="a file to wait for once everything is prepared; one that ends in .ready says so")
     parser.add_argument("--overlap", type=int, default=1)
     parser.add_argument("--prefetch", type=int, default=32 << 10)
+    parser.add_argument("--early", type=int, default=1)
     return parser.parse_args()
 
 
@@ -70,7 +76,7 @@ def ours(random, model, arguments, bandwidth, common):
     states = np.ascontiguousarray(states.float().cpu().numpy())
     table = np.ascontiguousarray((random.draw(random.blocks, random.hidden) * 0.3).float().cpu().numpy())
     element = 2 * 2 * 2 * random.hidden * random.blocks
-    chosen = [(arguments.overlap, arguments.prefetch)]
+    chosen = [(arguments.overlap, arguments.prefetch, arguments.early)]
     for variant in chosen + (VARIANTS if arguments.variants else []):
         player = cuda.Player(model, POSITIONS, *variant)
         prompt = player.prompt(states)
@@ -88,7 +94,8 @@ def ours(random, model, arguments, bandwidth, common):
                 if rows == 6:
                     # The rebuilt window's caches, which two positions read.
                     bytes_of_step += element * (length // 2 + 4)
-                say(**common, who="tiller", kv=length, rows=rows, overlap=variant[0], prefetch=variant[1], steered=True,
+                say(**common, who="tiller", kv=length, rows=rows, overlap=variant[0], prefetch=variant[1],
+                    early=variant[2], steered=True,
                     weight_bytes=2 * random.weights_of_step(), bytes=bytes_of_step,
                     bandwidth_share=bytes_of_step * found["steps_per_s"] / bandwidth,
                     card_ms=by_card / arguments.steps * 1e3, **found)
@@ -132,7 +139,7 @@ class Peer:
         table = random.model.model.decoder.embed_positions
         table.forward = lambda ids, past=0: table.weights.index_select(
             0, torch.arange(ids.shape[-1], device=ids.device) + past).to(dtype)
-        self.forward = random.model.forward
+        self.forward, self.replay = random.model.forward, None
         # Cross-attention is computed once: the first call fills its cache.
         self()
 
@@ -157,10 +164,12 @@ class Peer:
         return not hasattr(self.own.layers[0], "cumulative_length")
 
     def measure(self, seconds):
+        step = self.replay or self
+
         def once():
             began = time.perf_counter()
             # Codes go back to the host, as they do with us.
-            self().cpu()
+            step().cpu()
             return time.perf_counter() - began
 
         for _ in range(5):
@@ -171,23 +180,61 @@ class Peer:
         return times
 
 
-def peers(random, arguments, common):
-    torch_name = f"torch {torch.__version__}, transformers {transformers.__version__}, bf16, static cache"
+def captured(peer):
+    """The peer's own kernels as one graph: what launching them one by one costs is left out."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            peer()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = peer()
+
+    def replay():
+        graph.replay()
+        return out
+
+    return replay
+
+
+def prepared(random, arguments, common):
+    """Peers that are ready to be measured, what takes long done; those that cannot be made say why."""
     for kind in arguments.peer:
-        for length in arguments.kv:
+        for length in arguments.kv if kind == "eager" else arguments.kv[:1]:
             try:
-                peer = Peer(random, length)
                 began = time.time()
+                peer = Peer(random, length)
                 if kind == "compiled":
                     torch._dynamo.reset()
                     peer.forward = torch.compile(random.model.forward, mode="reduce-overhead", fullgraph=False)
                     for _ in range(3):
                         peer()
-                prepared = time.time() - began
-                say(**common, who=f"torch-{kind}", kv=length, rows=2, steered=False, what=torch_name,
-                    prepared_seconds=prepared, **spread(peer.measure(2.0)))
+                if kind == "captured":
+                    peer.replay = captured(peer)
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                yield kind, length, peer, time.time() - began
             except Exception as error:
                 say(**common, who=f"torch-{kind}", kv=length, error=f"{type(error).__name__}: {error}"[:400])
+
+
+def peers(ready, common):
+    torch_name = f"torch {torch.__version__}, transformers {transformers.__version__}, bf16, static cache"
+    for kind, length, peer, seconds in ready:
+        try:
+            say(**common, who=f"torch-{kind}", kv=length, rows=2, steered=False, what=torch_name,
+                prepared_seconds=seconds, **spread(peer.measure(1.5)))
+        except Exception as error:
+            say(**common, who=f"torch-{kind}", kv=length, error=f"{type(error).__name__}: {error}"[:400])
+
+
+def wait(gate):
+    ready = pathlib.Path(gate).with_suffix(".ready")
+    ready.touch()
+    while not os.path.exists(gate):
+        time.sleep(0.02)
 
 
 def main():
@@ -196,13 +243,18 @@ def main():
     transformers.logging.set_verbosity_error()
     library = cuda.Library(arguments.library)
     card = library.devices()[0]
-    read, copy = library.bandwidth(arguments.probe)
     common = {"stage": "bench", "shape": arguments.shape, "card": card["name"]}
-    say(**common, who="card", driver=card["driver"], read_bytes_per_s=read, copy_bytes_per_s=copy)
     random = Random(arguments.shape, arguments.device, torch.bfloat16)
-    model = random.give(library)
+    model = None if arguments.peers_only else random.give(library)
+    ready = list(prepared(random, arguments, common))
+    if arguments.gate:
+        wait(arguments.gate)
+    if model is None:
+        return peers(ready, common)
+    read, copy = library.bandwidth(arguments.probe)
+    say(**common, who="card", driver=card["driver"], read_bytes_per_s=read, copy_bytes_per_s=copy)
     ours(random, model, arguments, max(read, copy), common)
-    peers(random, arguments, common)
+    peers(ready, common)
     ours(random, model, argparse.Namespace(**{**vars(arguments), "variants": False, "kv": arguments.kv[:1]}),
          max(read, copy), {**common, "round": 2})
     after = library.bandwidth(arguments.probe)

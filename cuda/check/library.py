@@ -3,7 +3,7 @@
 import ctypes
 from ctypes import POINTER, Structure, byref, c_char, c_double, c_float, c_int32, c_uint32, c_uint64, c_uint8, c_void_p
 
-VERSION = 1
+VERSION = 2
 MOST_ROWS, MOST_CODEBOOKS, MOST_PUSHES, MOST_DRAWS, MOST_TAPS = 8, 16, 6, 2, 2
 F32, AS_KEPT = 0, 1
 LOGITS, TAP = 0, 1
@@ -28,7 +28,7 @@ class Shape(Structure):
 
 
 class Settings(Structure):
-    _fields_ = [(name, c_uint32) for name in "caches capacity injections overlap prefetch".split()]
+    _fields_ = [(name, c_uint32) for name in "caches capacity injections overlap prefetch early".split()]
 
 
 class PushRow(Structure):
@@ -114,9 +114,9 @@ class Model:
 
 
 class Player:
-    def __init__(self, model, capacity, overlap, prefetch):
+    def __init__(self, model, capacity, overlap, prefetch, early):
         self.library, self.shape, self.object = model.library, model.shape, c_void_p()
-        settings = Settings(4, capacity, 4, overlap, prefetch)
+        settings = Settings(4, capacity, 4, overlap, prefetch, early)
         self.library.call("player_open", model.object, byref(settings), byref(self.object))
 
     def prompt(self, states):

@@ -26,6 +26,7 @@ def parse():
     parser.add_argument("--positions", type=int, default=300)
     parser.add_argument("--overlap", type=int, default=1)
     parser.add_argument("--prefetch", type=int, default=32 << 10)
+    parser.add_argument("--early", type=int, default=1)
     return parser.parse_args()
 
 
@@ -192,7 +193,7 @@ def main():
     library = cuda.Library(arguments.library)
     random = Random(arguments.shape, arguments.device, torch.float32)
     model = random.give(library)
-    player = cuda.Player(model, POSITIONS, arguments.overlap, arguments.prefetch)
+    player = cuda.Player(model, POSITIONS, arguments.overlap, arguments.prefetch, arguments.early)
     states, projected = random.states(16, 11)
     prompt = player.prompt(np.ascontiguousarray(states.float().cpu().numpy()))
     table = (random.draw(random.blocks, random.hidden) * 0.3).float()

@@ -41,7 +41,13 @@ const Kernel KERNELS[] = {LINEAR_ENTRIES(2),
                           ENTRY(embed_codes, Embed),
                           ENTRY(inject_rows, Inject),
                           ENTRY(sample_codes, Sample),
-                          ENTRY(probe_memory, Probe)};
+                          ENTRY(probe_memory, Probe),
+                          ENTRY(window_1, Window),
+                          ENTRY(window_2, Window),
+                          ENTRY(window_4, Window),
+                          ENTRY(window_8, Window),
+                          ENTRY(recur_lstm, Recur),
+                          ENTRY(sum_codes, Latent)};
 
 using Work = std::function<void()>;
 

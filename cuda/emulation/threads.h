@@ -11,6 +11,7 @@
 #define DEVICE static inline
 #define ARGUMENT(type) const type &
 #define SHARED static
+#define SHARED_ALIGNED alignas(16) static
 #define SHARED_ROOM(type, name) type *name = reinterpret_cast<type *>(emulation::room)
 
 struct Words {

@@ -20,11 +20,38 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     SHARED float tops[ATTEND_WARPS], weights[ATTEND_WARPS], outs[ATTEND_WARPS][SIZE];
     SHARED int last;
     let_next_begin();
-    wait_for_previous();
     int chunk = blockIdx.x, head = blockIdx.y, r = blockIdx.z;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, column = lane % LANES * 8;
+    const bool own = a.keys != nullptr;
+    Words key[ROUNDS], value[ROUNDS];
+    auto read = [&](const uint16_t *keys, const uint16_t *values, int base, int positions) {
+#pragma unroll
+        for (int i = 0; i < ROUNDS; i++) {
+            int position = base + i * ATTEND_WARPS * AT_ONCE;
+            key[i] = value[i] = Words{0, 0, 0, 0};
+            if (position < positions) {
+                key[i] = read_fresh(keys + int64_t(position) * SIZE + column);
+                value[i] = read_fresh(values + int64_t(position) * SIZE + column);
+            }
+        }
+    };
+    bool ready = false;
+    if (!own && a.early) {
+        // A prompt is there already, and so is the step: only the query is still being made.
+        Words start = read_fresh(a.step->rows + r), rest = read_fresh(&a.step->rows[r].position);
+        uint64_t text = uint64_t(start.y) << 32 | start.x;
+        int tokens = int(start.z);
+        if (text && rest.w) {
+            const uint16_t *keys = reinterpret_cast<const uint16_t *>(text) + a.text_offset * tokens;
+            const uint16_t *values = keys + int64_t(a.hidden) * tokens;
+            int64_t from = int64_t(head) * tokens * SIZE;
+            read(keys + from, values + from, warp * AT_ONCE + lane / LANES, tokens);
+            ready = true;
+        }
+    }
+    wait_for_previous();
     const Row &row = a.step->rows[r];
     float *output = a.output + int64_t(r) * a.hidden + head * SIZE;
-    const bool own = a.keys != nullptr;
     int positions = own ? row.position + 1 : (row.text ? row.tokens : 0);
     if (!row.live) positions = 0;
     if (positions == 0) {
@@ -40,7 +67,6 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     const uint16_t *values = keys + (own ? a.value_stride : int64_t(a.hidden) * row.tokens);
     keys += head * capacity * SIZE, values += head * capacity * SIZE;
 
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, column = lane % LANES * 8;
     float query[8];
     {
         const float *from = a.query + int64_t(r) * a.query_stride + head * SIZE + column;
@@ -53,17 +79,9 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     // A grid of one chunk walks over all of them.
     for (int begin = chunk * CHUNK; begin < positions; begin += gridDim.x * CHUNK) {
         for (int pass = 0; pass < PASSES; pass++) {
-            Words key[ROUNDS], value[ROUNDS];
             int base = begin + pass * STRIDE + warp * AT_ONCE + lane / LANES;
-#pragma unroll
-            for (int i = 0; i < ROUNDS; i++) {
-                int position = base + i * ATTEND_WARPS * AT_ONCE;
-                key[i] = value[i] = Words{0, 0, 0, 0};
-                if (position < positions) {
-                    key[i] = read_fresh(keys + int64_t(position) * SIZE + column);
-                    value[i] = read_fresh(values + int64_t(position) * SIZE + column);
-                }
-            }
+            if (!ready) read(keys, values, base, positions);
+            ready = false;
             float score[ROUNDS], highest = top;
 #pragma unroll
             for (int i = 0; i < ROUNDS; i++) {

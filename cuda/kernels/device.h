@@ -10,6 +10,7 @@
 #define DEVICE __device__ __forceinline__
 #define ARGUMENT(type) const __grid_constant__ type
 #define SHARED __shared__
+#define SHARED_ALIGNED __shared__ __align__(16)
 #define SHARED_ROOM(type, name) extern __shared__ __align__(16) unsigned char shared_room_[]; type *name = reinterpret_cast<type *>(shared_room_)
 
 struct Words {

@@ -1,6 +1,7 @@
 // Every kernel under the name that the host asks for (cuda/src/kernels.rs). `cargo xtask bundle --cuda` compiles this for
 // each kind of card; emulation/driver.cpp compiles it for the processor.
 #include "attention.h"
+#include "codec.h"
 #include "linear.h"
 #include "sampling.h"
 #include "step.h"
@@ -25,3 +26,11 @@ KERNEL((STEP_THREADS)) embed_codes(ARGUMENT(Embed) a) { embed(a); }
 KERNEL((STEP_THREADS)) inject_rows(ARGUMENT(Inject) a) { inject(a); }
 KERNEL((SAMPLE_THREADS)) sample_codes(ARGUMENT(Sample) a) { sample(a); }
 KERNEL((STEP_THREADS)) probe_memory(ARGUMENT(Probe) a) { probe(a); }
+
+#define WINDOW(ROWS) KERNEL((WINDOW_THREADS)) window_##ROWS(ARGUMENT(Window) a) { window<ROWS>(a); }
+WINDOW(1)
+WINDOW(2)
+WINDOW(4)
+WINDOW(8)
+KERNEL((RECUR_THREADS)) recur_lstm(ARGUMENT(Recur) a) { recur(a); }
+KERNEL((STEP_THREADS)) sum_codes(ARGUMENT(Latent) a) { latent(a); }

@@ -2,6 +2,7 @@
 // checked on both sides. Device and emulation.
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 constexpr int MOST_ROWS = 8;
@@ -9,6 +10,7 @@ constexpr int MOST_CODEBOOKS = 16;
 constexpr int MOST_PUSHES = 6;
 constexpr int MOST_DRAWS = 2;
 constexpr int MOST_TAPS = 2;
+constexpr int MOST_OPERATIONS = 64;
 
 // One position of one guidance row of one piece.
 struct Row {
@@ -105,6 +107,8 @@ struct Linear {
     int32_t first, rows;
     // Bytes of a block's weights to ask for before its input is ready.
     int32_t prefetch;
+    // 1: the first weights are read into registers then.
+    int32_t early, unused;
 };
 
 // Attention of one query for each row and head, over a cache or a prompt.
@@ -122,7 +126,11 @@ struct Attend {
     uint32_t *tickets;
     int32_t query_stride, hidden, heads, capacity, chunks;
     float factor;
+    // 1: a prompt's first keys and values are read before the query is ready.
+    int32_t early, unused;
 };
+
+static_assert(offsetof(Row, position) == 16 && offsetof(Row, live) == 28, "attention.h");
 
 struct Embed {
     // [codebook][vocab + 1][hidden], [capacity][hidden].
@@ -155,9 +163,78 @@ struct Probe {
     int64_t words;
 };
 
-static_assert(sizeof(Linear) == 144, "cuda/src/layout.rs");
-static_assert(sizeof(Attend) == 96, "cuda/src/layout.rs");
+// What one operation of a codec does in one run: the rows [first, until) of its output, from the rows [0, seen) of its source.
+struct Span {
+    int64_t first, until, seen, unused;
+};
+
+// What the host writes for a run of a codec: at most one frame's codes.
+struct CodecPlan {
+    Span work[MOST_OPERATIONS];
+    uint32_t codes[MOST_CODEBOOKS];
+};
+
+// Sum of a frame's code vectors.
+struct Latent {
+    // [codebook][entries][width].
+    const float *tables;
+    float *output;
+    const Span *work;
+    const uint32_t *codes;
+    int64_t mask;
+    int32_t codebooks, entries, width, stride;
+};
+
+// A convolution, or a transposed one as `phases` windows over the same rows. Rows lie in rings of `mask + 1` rows.
+struct Window {
+    // [phases][outputs][kernel][inputs].
+    const float *weight;
+    const float *bias;
+    const float *source;
+    // Added to the outputs, row for row; null is none.
+    const float *skip;
+    float *output;
+    const Span *work;
+    // -1: the output is no ring, and begins with this run's first row.
+    int64_t source_mask, skip_mask, output_mask;
+    // A multiple of 4, and the source's stride.
+    int32_t inputs;
+    int32_t outputs;
+    // Of rows of the output, and of what is added.
+    int32_t stride;
+    int32_t kernel, dilation, phases;
+    // Rows before the first and after the last one; rows of a transposed convolution that are cut off at the start.
+    int32_t left, right, trim;
+    int32_t reflect, elu;
+    // Bytes of a block's weights to ask for before its input is ready.
+    int32_t prefetch;
+};
+
+// One step of one layer of an LSTM.
+struct Recur {
+    // [input, forget, candidate, output gate][hidden][input, last output][hidden].
+    const float *weight;
+    const float *bias;
+    const float *source;
+    const float *skip;
+    float *output;
+    // Outputs of even and odd steps, the cell: [3][hidden].
+    float *state;
+    const Span *work;
+    int64_t source_mask, skip_mask, output_mask;
+    // Which of the run's rows.
+    int32_t index;
+    int32_t hidden;
+    int32_t prefetch, unused;
+};
+
+static_assert(sizeof(Linear) == 152, "cuda/src/layout.rs");
+static_assert(sizeof(Attend) == 104, "cuda/src/layout.rs");
 static_assert(sizeof(Embed) == 56, "cuda/src/layout.rs");
 static_assert(sizeof(Inject) == 32, "cuda/src/layout.rs");
 static_assert(sizeof(Sample) == 32, "cuda/src/layout.rs");
 static_assert(sizeof(Probe) == 24, "cuda/src/layout.rs");
+static_assert(sizeof(CodecPlan) == 32 * 64 + 64, "cuda/src/layout.rs");
+static_assert(sizeof(Latent) == 56, "cuda/src/layout.rs");
+static_assert(sizeof(Window) == 120, "cuda/src/layout.rs");
+static_assert(sizeof(Recur) == 96, "cuda/src/layout.rs");

@@ -8,7 +8,7 @@
 constexpr int LINEAR_WARPS = 16;
 constexpr int LINEAR_THREADS = 32 * LINEAR_WARPS;
 constexpr int OUTPUTS = 2;
-// Most inputs of a layer with a norm: two warps hold one row of them in registers.
+// Most inputs of a layer with a norm: the warps hold its rows in registers.
 constexpr int MOST_NORMED = 2048;
 
 DEVICE float activate(float x, int kind) {
@@ -34,46 +34,64 @@ template <int ROWS> DEVICE void stage(const Linear &a, int from, int count, floa
     }
 }
 
-// Layer norm of whole rows, two warps to each.
-template <int ROWS> DEVICE void stage_normed(const Linear &a, float *x, float *sums) {
-    constexpr int PARTS = MOST_NORMED / 256;
-    int warp = threadIdx.x / 32, row = warp / 2, at = threadIdx.x % 64 * 4;
-    bool busy = row < ROWS;
-    float own[PARTS][4];
-    float sum = 0.0f;
+// A row's segments, each added up by one warp.
+constexpr int SEGMENT = 128;
+constexpr int SEGMENTS = MOST_NORMED / SEGMENT;
+
+DEVICE float whole_of(const float *sums) {
+    float four[4];
 #pragma unroll
-    for (int part = 0; part < PARTS; part++) {
-        int k = at + part * 256;
+    for (int i = 0; i < 4; i++) {
+        const float4 s = *reinterpret_cast<const float4 *>(sums + 4 * i);
+        four[i] = (s.x + s.y) + (s.z + s.w);
+    }
+    return (four[0] + four[1]) + (four[2] + four[3]);
+}
+
+// Layer norm of whole rows, all warps at work. Which warp adds up a segment does not matter to its sum, so that a row's norm is
+// the same in any company.
+template <int ROWS> DEVICE void stage_normed(const Linear &a, float *x, float *sums, float *squares) {
+    constexpr int TEAM = ROWS <= 2 ? 8 : ROWS <= 4 ? 4 : 2;
+    constexpr int OWN = SEGMENTS / TEAM;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp / TEAM;
+    bool busy = row < ROWS;
+    float own[OWN][4];
+#pragma unroll
+    for (int s = 0; s < OWN; s++) {
+        int k = (s * TEAM + warp % TEAM) * SEGMENT + lane * 4;
         Words four = {0, 0, 0, 0};
         if (busy && k < a.inputs) four = read_fresh(a.input + int64_t(row) * a.inputs + k);
-        own[part][0] = bits_to_float(four.x), own[part][1] = bits_to_float(four.y);
-        own[part][2] = bits_to_float(four.z), own[part][3] = bits_to_float(four.w);
-        sum += (own[part][0] + own[part][1]) + (own[part][2] + own[part][3]);
+        own[s][0] = bits_to_float(four.x), own[s][1] = bits_to_float(four.y);
+        own[s][2] = bits_to_float(four.z), own[s][3] = bits_to_float(four.w);
     }
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0) sums[warp] = sum;
+#pragma unroll
+    for (int s = 0; s < OWN; s++) {
+        float sum = warp_sum((own[s][0] + own[s][1]) + (own[s][2] + own[s][3]));
+        if (lane == 0) sums[row * SEGMENTS + s * TEAM + warp % TEAM] = sum;
+    }
     __syncthreads();
-    float mean = (sums[warp & ~1] + sums[warp | 1]) / float(a.inputs);
-    float squares = 0.0f;
+    float mean = whole_of(sums + row * SEGMENTS) / float(a.inputs);
 #pragma unroll
-    for (int part = 0; part < PARTS; part++) {
-        if (at + part * 256 < a.inputs) {
+    for (int s = 0; s < OWN; s++) {
+        float sum = 0.0f;
+        if ((s * TEAM + warp % TEAM) * SEGMENT + lane * 4 < a.inputs) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) squares += (own[part][j] - mean) * (own[part][j] - mean);
+            for (int j = 0; j < 4; j++) sum += (own[s][j] - mean) * (own[s][j] - mean);
         }
+        sum = warp_sum(sum);
+        if (lane == 0) squares[row * SEGMENTS + s * TEAM + warp % TEAM] = sum;
     }
-    squares = warp_sum(squares);
-    if (threadIdx.x % 32 == 0) sums[LINEAR_WARPS + warp] = squares;
     __syncthreads();
-    float variance = (sums[LINEAR_WARPS + (warp & ~1)] + sums[LINEAR_WARPS + (warp | 1)]) / float(a.inputs);
-    float factor = 1.0f / sqrtf(variance + 1e-5f);
+    float factor = 1.0f / sqrtf(whole_of(squares + row * SEGMENTS) / float(a.inputs) + 1e-5f);
 #pragma unroll
-    for (int part = 0; part < PARTS; part++) {
-        int k = at + part * 256;
+    for (int s = 0; s < OWN; s++) {
+        int k = (s * TEAM + warp % TEAM) * SEGMENT + lane * 4;
         if (busy && k < a.inputs) {
+            const float4 gain = *reinterpret_cast<const float4 *>(a.gain + k);
+            const float4 offset = *reinterpret_cast<const float4 *>(a.offset + k);
             float *to = x + staged(row, k, a.chunk);
-#pragma unroll
-            for (int j = 0; j < 4; j++) to[j] = (own[part][j] - mean) * factor * a.gain[k + j] + a.offset[k + j];
+            to[0] = (own[s][0] - mean) * factor * gain.x + offset.x, to[1] = (own[s][1] - mean) * factor * gain.y + offset.y;
+            to[2] = (own[s][2] - mean) * factor * gain.z + offset.z, to[3] = (own[s][3] - mean) * factor * gain.w + offset.w;
         }
     }
 }
@@ -115,12 +133,27 @@ DEVICE void put(const Linear &a, int r, int n, float value) {
     }
 }
 
+// Weights that a lane has under way at once, for each of its outputs.
+constexpr int AHEAD = 2;
+
+template <int SPLIT>
+DEVICE void read_weights(const Linear &a, const uint16_t *weight, int first, int base, int count, Words (*words)[OUTPUTS]) {
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) {
+        int k = base + i * SPLIT * 256;
+#pragma unroll
+        for (int o = 0; o < OUTPUTS; o++) {
+            words[i][o] = Words{0, 0, 0, 0};
+            if (k < count && first + o < a.outputs) words[i][o] = read_once(weight + int64_t(o) * a.inputs + k);
+        }
+    }
+}
+
 template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
-    // Weights that a lane has under way at once, for each of its outputs.
-    constexpr int AHEAD = 2;
     constexpr int GROUPS = LINEAR_WARPS / SPLIT;
     SHARED_ROOM(float, x);
-    SHARED float sums[2 * LINEAR_WARPS];
+    // As many rows as there are teams of warps: idle ones write here too.
+    SHARED_ALIGNED float sums[LINEAR_WARPS / 2 * SEGMENTS], squares[LINEAR_WARPS / 2 * SEGMENTS];
     SHARED float partial[LINEAR_WARPS][OUTPUTS * ROWS];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int group = warp / SPLIT, part = warp % SPLIT;
@@ -136,6 +169,12 @@ template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
         for (int64_t at = threadIdx.x * 128; at < length; at += LINEAR_THREADS * 128)
             ask_for(reinterpret_cast<const char *>(a.weight) + begin + at);
     }
+    const uint16_t *weight = a.weight + int64_t(first) * a.inputs;
+    int begin = (part * 32 + lane) * 8;
+    // The first weights may be on their way while the launch before this one still makes the input.
+    Words words[AHEAD][OUTPUTS];
+    int first_chunk = a.inputs < a.chunk ? a.inputs : a.chunk;
+    if (a.early) read_weights<SPLIT>(a, weight, first, begin, first_chunk, words);
     wait_for_previous();
     float sum[OUTPUTS][ROWS];
 #pragma unroll
@@ -145,21 +184,12 @@ template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
     for (int from = 0; from < a.inputs; from += a.chunk) {
         int count = a.inputs - from < a.chunk ? a.inputs - from : a.chunk;
         if (from > 0) __syncthreads();
-        if (a.gain) stage_normed<ROWS>(a, x, sums);
+        if (a.gain) stage_normed<ROWS>(a, x, sums, squares);
         else stage<ROWS>(a, from, count, x);
         __syncthreads();
-        for (int base = (part * 32 + lane) * 8; base < count; base += AHEAD * SPLIT * 256) {
-            Words words[AHEAD][OUTPUTS];
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-                int k = base + i * SPLIT * 256;
-#pragma unroll
-                for (int o = 0; o < OUTPUTS; o++) {
-                    words[i][o] = Words{0, 0, 0, 0};
-                    if (k < count && first + o < a.outputs)
-                        words[i][o] = read_once(a.weight + int64_t(first + o) * a.inputs + from + k);
-                }
-            }
+        for (int base = begin; base < count; base += AHEAD * SPLIT * 256) {
+            if (!(a.early && from == 0 && base == begin))
+                read_weights<SPLIT>(a, weight + from, first, base, count, words);
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 int k = base + i * SPLIT * 256;

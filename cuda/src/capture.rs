@@ -42,6 +42,7 @@ pub struct Plan {
     pub chunks: u32,
     pub overlap: bool,
     pub prefetch: u32,
+    pub early: bool,
 }
 
 /// The launches of one step.
@@ -166,7 +167,10 @@ impl Pass<'_> {
     }
 
     fn linear(&self, argument: Linear) -> Outcome<()> {
-        let argument = Linear { step: self.places.step, prefetch: self.plan.prefetch as i32, ..argument };
+        let Plan { prefetch, early, overlap, .. } = *self.plan;
+        // Without overlap there is no earlier.
+        let early = i32::from(early && overlap);
+        let argument = Linear { step: self.places.step, prefetch: prefetch as i32, early, ..argument };
         // SAFETY: as in `submit`.
         unsafe { self.kernels.linear(self.stream, self.plan.rows, argument, self.plan.overlap) }
     }
@@ -182,6 +186,7 @@ impl Pass<'_> {
 
     fn attend(&self, argument: Attend) -> Outcome<()> {
         let size = self.model.shape.hidden / self.model.shape.heads;
+        let argument = Attend { early: i32::from(self.plan.early && self.plan.overlap), ..argument };
         // SAFETY: as in `submit`.
         unsafe { self.kernels.attend(self.stream, self.plan.rows, size, argument, self.plan.overlap) }
     }

@@ -18,7 +18,7 @@ struct Handle {
 }
 
 /// Runs a call, turns an error or a panic into a status and a message.
-fn guarded(message: *mut Message, call: impl FnOnce() -> Outcome<()>) -> i32 {
+pub(crate) fn guarded(message: *mut Message, call: impl FnOnce() -> Outcome<()>) -> i32 {
     let ended = catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(CudaError::Lost { call: "the library", name: "it panicked".to_owned() }));
     let Err(error) = ended else { return status::OK };
@@ -35,7 +35,7 @@ fn guarded(message: *mut Message, call: impl FnOnce() -> Outcome<()>) -> i32 {
     error.status()
 }
 
-fn null(what: &str) -> CudaError {
+pub(crate) fn null(what: &str) -> CudaError {
     CudaError::Argument { what: format!("no {what}") }
 }
 
@@ -43,7 +43,7 @@ fn null(what: &str) -> CudaError {
 ///
 /// # Safety
 /// The pointer is null, or to a living `T` that nobody else uses.
-unsafe fn given<'a, T>(pointer: *mut T, what: &str) -> Outcome<&'a mut T> {
+pub(crate) unsafe fn given<'a, T>(pointer: *mut T, what: &str) -> Outcome<&'a mut T> {
     // SAFETY: the caller's promise.
     unsafe { pointer.as_mut() }.ok_or_else(|| null(what))
 }
@@ -52,7 +52,7 @@ unsafe fn given<'a, T>(pointer: *mut T, what: &str) -> Outcome<&'a mut T> {
 ///
 /// # Safety
 /// The pointer is null, or to so many living `T`.
-unsafe fn list<'a, T>(pointer: *const T, count: usize, what: &str) -> Outcome<&'a [T]> {
+pub(crate) unsafe fn list<'a, T>(pointer: *const T, count: usize, what: &str) -> Outcome<&'a [T]> {
     if pointer.is_null() {
         return Err(null(what));
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::codec::launch::CodecKernels;
 use crate::driver::{Context, Kernel, Launch, Module, Outcome, Stream};
 use crate::error::CudaError;
 use crate::layout::{Attend, Embed, Inject, Linear, Probe, Sample, into};
@@ -50,6 +51,8 @@ pub struct Kernels {
     inject: Kernel,
     sample: Kernel,
     probe: Kernel,
+    /// Of the codec.
+    pub codec: CodecKernels,
     multiprocessors: u32,
     /// Kernels know how to wait for the one before them.
     pub can_overlap: bool,
@@ -93,6 +96,7 @@ impl Kernels {
             inject: plain("inject_rows")?,
             sample: plain("sample_codes")?,
             probe: plain("probe_memory")?,
+            codec: CodecKernels::load(&module, context.multiprocessors)?,
             multiprocessors: context.multiprocessors,
             can_overlap: context.major >= 9,
         })

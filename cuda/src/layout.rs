@@ -85,6 +85,8 @@ pub struct Linear {
     pub first: i32,
     pub rows: i32,
     pub prefetch: i32,
+    pub early: i32,
+    pub unused: i32,
 }
 
 #[repr(C)]
@@ -105,6 +107,8 @@ pub struct Attend {
     pub capacity: i32,
     pub chunks: i32,
     pub factor: f32,
+    pub early: i32,
+    pub unused: i32,
 }
 
 #[repr(C)]
@@ -148,9 +152,97 @@ pub struct Probe {
     pub words: i64,
 }
 
-const _: () = assert!(size_of::<Linear>() == 144);
-const _: () = assert!(size_of::<Attend>() == 96);
+/// Most operations of a codec.
+pub const MOST_OPERATIONS: usize = 64;
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Span {
+    pub first: i64,
+    pub until: i64,
+    pub seen: i64,
+    pub unused: i64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CodecPlan {
+    pub work: [Span; MOST_OPERATIONS],
+    pub codes: [u32; MOST_CODEBOOKS],
+}
+
+impl Default for CodecPlan {
+    fn default() -> Self {
+        Self { work: [Span::default(); MOST_OPERATIONS], codes: [0; MOST_CODEBOOKS] }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Latent {
+    pub tables: u64,
+    pub output: u64,
+    pub work: u64,
+    pub codes: u64,
+    pub mask: i64,
+    pub codebooks: i32,
+    pub entries: i32,
+    pub width: i32,
+    pub stride: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Window {
+    pub weight: u64,
+    pub bias: u64,
+    pub source: u64,
+    pub skip: u64,
+    pub output: u64,
+    pub work: u64,
+    pub source_mask: i64,
+    pub skip_mask: i64,
+    pub output_mask: i64,
+    pub inputs: i32,
+    pub outputs: i32,
+    pub stride: i32,
+    pub kernel: i32,
+    pub dilation: i32,
+    pub phases: i32,
+    pub left: i32,
+    pub right: i32,
+    pub trim: i32,
+    pub reflect: i32,
+    pub elu: i32,
+    pub prefetch: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Recur {
+    pub weight: u64,
+    pub bias: u64,
+    pub source: u64,
+    pub skip: u64,
+    pub output: u64,
+    pub state: u64,
+    pub work: u64,
+    pub source_mask: i64,
+    pub skip_mask: i64,
+    pub output_mask: i64,
+    pub index: i32,
+    pub hidden: i32,
+    pub prefetch: i32,
+    pub unused: i32,
+}
+
+const _: () = assert!(size_of::<Linear>() == 152);
+const _: () = assert!(size_of::<Attend>() == 104);
 const _: () = assert!(size_of::<Embed>() == 56);
 const _: () = assert!(size_of::<Inject>() == 32);
 const _: () = assert!(size_of::<Sample>() == 32);
 const _: () = assert!(size_of::<Probe>() == 24);
+const _: () = assert!(size_of::<CodecPlan>() == 32 * 64 + 64);
+const _: () = assert!(size_of::<Latent>() == 56);
+const _: () = assert!(size_of::<Window>() == 120);
+const _: () = assert!(size_of::<Recur>() == 96);

@@ -118,3 +118,48 @@ impl<T> Drop for Pinned<T> {
         unsafe { driver::free_host(self.place.as_ptr().cast()) };
     }
 }
+
+/// Numbers in host memory that the card copies to.
+pub struct PinnedFloats {
+    place: NonNull<f32>,
+    count: usize,
+    context: Arc<Context>,
+}
+
+// SAFETY: it owns what it points to.
+unsafe impl Send for PinnedFloats {}
+
+impl PinnedFloats {
+    /// `count` zeros.
+    pub fn new(context: &Arc<Context>, count: usize) -> Outcome<Self> {
+        context.enter()?;
+        let address = driver::allocate_host(4 * count.max(1))?;
+        let place = NonNull::new(address.cast::<f32>())
+            .ok_or(CudaError::Lost { call: "cuMemHostAlloc", name: "no address".to_owned() })?;
+        // SAFETY: freshly allocated, aligned to a page, and as large as that.
+        unsafe { place.write_bytes(0, count) };
+        Ok(Self { place, count, context: context.clone() })
+    }
+
+    /// For copies by the card.
+    pub fn pointer(&self) -> *mut f32 {
+        self.place.as_ptr()
+    }
+}
+
+impl Deref for PinnedFloats {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: zeros at first; the card writes only between submitting and waiting, when the owner does not look.
+        unsafe { std::slice::from_raw_parts(self.place.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for PinnedFloats {
+    fn drop(&mut self) {
+        let _ = self.context.enter();
+        // SAFETY: its owner has waited for the stream that used it.
+        unsafe { driver::free_host(self.place.as_ptr().cast()) };
+    }
+}

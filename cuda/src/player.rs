@@ -101,7 +101,8 @@ impl Player {
         for rows in ROWS {
             for looks in [false, true] {
                 let overlap = settings.overlap != 0 && model.kernels.can_overlap;
-                let plan = Plan { rows, looks, capacity, chunks, overlap, prefetch: settings.prefetch };
+                let (prefetch, early) = (settings.prefetch, settings.early != 0);
+                let plan = Plan { rows, looks, capacity, chunks, overlap, prefetch, early };
                 graphs.insert((rows, looks), capture(&model, &stream, &places, &plan)?);
             }
         }

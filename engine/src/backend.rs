@@ -1,5 +1,5 @@
-//! Who computes a step: the processor, or a card through the CUDA library. A player lays out rows; what comes back are codes
-//! and the few block outputs that it looks at. Backends are made on the loader thread and used on the runner's.
+//! Who computes a step and who decodes its codes: the processor, or a card through the CUDA library. A player lays out rows; what
+//! comes back are codes, the few block outputs that it looks at, and samples. Made on the loader thread, used on the runner's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::decoder::MAX_CODEBOOKS;
 use crate::decoder::sampling::Sampling;
+use crate::error::EngineError;
 use crate::steering::push::Push;
 use crate::text::Prompt;
 
@@ -60,6 +61,9 @@ pub enum BackendError {
     /// It says itself what is wrong, and the remedy.
     #[error("{text}")]
     Card { status: i32, text: String },
+    /// Samples that are not what the processor makes of the same codes.
+    #[error("its samples are {apart} of full scale from the processor's")]
+    Codec { apart: String },
     /// Logits that are not finite.
     #[error("the step made numbers that are not finite")]
     NotFinite,
@@ -128,6 +132,39 @@ pub trait Backend: Send {
 
     /// Where it computes, for people.
     fn place(&self) -> String;
+}
+
+/// Decodes the codes of one channel of one piece, or of all its channels where the codec has several.
+pub trait CodecStream: Send {
+    /// Takes the codes of one frame or several, `[frames][codebooks]`. Their samples may be under way when it returns.
+    ///
+    /// # Errors
+    /// Codes of another codec, a queue that nobody reads, a stream that has ended, or a card that no longer answers.
+    fn push(&mut self, codes: &[u32]) -> Result<(), EngineError>;
+
+    /// Ends the sequence: all of its samples come out. Ending twice changes nothing.
+    ///
+    /// # Errors
+    /// As [`CodecStream::push`].
+    fn finish(&mut self) -> Result<(), EngineError>;
+
+    /// Waits for the samples that are under way.
+    ///
+    /// # Errors
+    /// A card that no longer answers.
+    fn collect(&mut self) -> Result<(), EngineError>;
+
+    /// Whether samples can be under way while something else is computed.
+    fn runs_aside(&self) -> bool;
+
+    /// Samples that can be read.
+    fn available(&self) -> usize;
+
+    /// Moves the oldest samples into `out`; gives how many there were.
+    fn read(&mut self, out: &mut [f32]) -> usize;
+
+    /// Back to the start of a new sequence; waiting samples are dropped. A card that no longer answers says so at the next push.
+    fn reset(&mut self);
 }
 
 /// Most draws of a step: the piece and the ending one.

@@ -1,16 +1,17 @@
 //! EnCodec, both directions, on our own kernels: an exact decoder stream for the runner thread, an encoder for learning.
 //! Audio and latents are time-major (`[t][channels]`); transformers' modules are the reference for every number.
 
-mod conv;
+pub(crate) mod conv;
 mod decoder;
 mod encoder;
 mod error;
+pub(crate) mod layer;
 mod lstm;
 mod quantizer;
 mod residual;
-mod seanet;
+pub(crate) mod seanet;
 mod stack;
-mod upsample;
+pub(crate) mod upsample;
 
 pub use decoder::{CodecDecoder, DecoderStream};
 pub use encoder::{CodecEncoder, Departure};

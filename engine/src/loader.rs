@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backend::cuda::abi::status;
-use crate::backend::cuda::{self, CudaBackend, CudaModel, Library};
+use crate::backend::cuda::{self, Card, CudaBackend, CudaCodec, CudaModel, Library};
 use crate::backend::{BackendError, Device};
 use crate::error::EngineError;
 use crate::handle::ModelSource;
@@ -123,8 +123,13 @@ impl Loader {
         if let Some(number) = number {
             match on_card(source, model, window, number) {
                 Ok((backend, card)) => {
-                    self.status.set_device(card);
-                    return Player::computed_by(Box::new(backend), model.pool(), model.clone(), prompt, window);
+                    self.status.set_device(card.to_string());
+                    let backend = Box::new(backend);
+                    let mut player = Player::computed_by(backend, model.pool(), model.clone(), prompt, window);
+                    if let Err(why) = codec_on_card(source, model, &card, &mut player) {
+                        self.status.set_notice(format!("the codec plays on the CPU, the model on the GPU: {why}"));
+                    }
+                    return player;
                 }
                 Err(why) if device == Device::Auto && is_absent(&why) => log::info!("{why}"),
                 Err(why) => self.status.set_notice(why.to_string()),
@@ -159,11 +164,18 @@ fn on_card(
     model: &Model,
     window: Option<usize>,
     number: Option<u32>,
-) -> Result<(CudaBackend, String), EngineError> {
+) -> Result<(CudaBackend, Card), EngineError> {
     let library = Library::open()?;
     let card = cuda::choose(library, number)?;
     let shared = CudaModel::shared(library, &card, source, Player::capacity(model, None))?;
-    Ok((CudaBackend::new(shared, Player::capacity(model, window))?, card.to_string()))
+    Ok((CudaBackend::new(shared, Player::capacity(model, window))?, card))
+}
+
+/// Has a player's codes decoded on the card, once it has shown that its samples are the processor's.
+fn codec_on_card(source: &ModelSource, model: &Model, card: &Card, player: &mut Player) -> Result<(), EngineError> {
+    let codec = CudaCodec::shared(Library::open()?, card, source, model.codec())?;
+    codec.verify()?;
+    Ok(player.decode_by(|| codec.boxed())?)
 }
 
 /// Nothing is wrong: this machine or this installation simply has no card to play on.

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
-use crate::codec::{CodecDecoder, CodecError, DecoderStream};
+use crate::backend::CodecStream;
+use crate::codec::{CodecDecoder, DecoderStream};
 use crate::control::{ControlFrame, MOST_HOP};
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::{Decoder, MAX_CODEBOOKS};
+use crate::error::EngineError;
 use crate::link::{CHANNELS, FrameHeader};
 use crate::pool::Pool;
 use crate::steering::doses::{Doses, Lane};
@@ -28,6 +30,11 @@ struct Step {
     gain: f32,
 }
 
+/// A codec stream on the processor, on the threads of `pool` besides the runner's.
+pub fn on_processor(codec: &Arc<CodecDecoder>, pool: &Arc<Pool>) -> Box<dyn CodecStream> {
+    Box::new(DecoderStream::on(pool.clone(), codec.clone(), MOST_HOP as usize))
+}
+
 /// State of one piece.
 pub struct Piece {
     pattern: DelayPattern,
@@ -36,7 +43,7 @@ pub struct Piece {
     /// Ring over steps, long enough for the window and the codec's look-ahead.
     steps: Vec<Step>,
     /// Codec streams: one for mono, left and right for stereo.
-    streams: Vec<DecoderStream>,
+    streams: Vec<Box<dyn CodecStream>>,
     /// One frame as it leaves a stream: one channel, or both interleaved when the codec itself is stereo.
     channel: Vec<f32>,
     /// Samples of a frame and channel.
@@ -76,13 +83,12 @@ impl Piece {
         let (bos, pad, frame_samples) = (decoder.bos(), decoder.pad(), codec.hop());
         let pattern = DelayPattern::new(decoder.codebooks(), channels);
         let delay = pattern.max_delay() + codec.lookahead_frames();
-        let stream = || DecoderStream::on(pool.clone(), codec.clone(), MOST_HOP as usize);
         let blank = Step { column: [pad; MAX_CODEBOOKS], doses: Doses::NONE, gain: 1.0 };
         Self {
             bos,
             pad,
             steps: vec![blank; window + delay + 2],
-            streams: (0..pattern.channels()).map(|_| stream()).collect(),
+            streams: (0..pattern.channels()).map(|_| on_processor(codec, pool)).collect(),
             channel: vec![0.0; frame_samples * codec.channels()],
             frame_samples,
             frame: vec![0.0; frame_samples * CHANNELS],
@@ -99,9 +105,25 @@ impl Piece {
         }
     }
 
+    /// How many codec streams it needs.
+    pub fn channels(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Codes are decoded by these from now on, as many as [`Piece::channels`]; the piece must not be under way.
+    pub fn decode_by(&mut self, streams: Vec<Box<dyn CodecStream>>) {
+        debug_assert_eq!(streams.len(), self.streams.len());
+        self.streams = streams;
+    }
+
+    /// Whether a card decodes its codes.
+    pub fn runs_aside(&self) -> bool {
+        self.streams.iter().any(|stream| stream.runs_aside())
+    }
+
     /// Forgets everything: the next step is the first of piece `number`.
     pub fn begin(&mut self, number: u32) {
-        self.streams.iter_mut().for_each(DecoderStream::reset);
+        self.streams.iter_mut().for_each(|stream| stream.reset());
         self.taken = 0;
         self.ended = None;
         self.decoded = 0;
@@ -203,8 +225,8 @@ impl Piece {
     /// `sample` gives the code of one codebook.
     ///
     /// # Errors
-    /// When the codec refuses its input.
-    pub fn take(&mut self, mut sample: impl FnMut(usize) -> u32, sink: Sink<'_>) -> Result<(), CodecError> {
+    /// When the codec refuses its input, or a card that decodes no longer answers.
+    pub fn take(&mut self, mut sample: impl FnMut(usize) -> u32, sink: Sink<'_>) -> Result<(), EngineError> {
         let taken = self.taken;
         let frames = self.ended.unwrap_or(u32::MAX);
         for codebook in 0..self.pattern.codebooks() {
@@ -217,8 +239,14 @@ impl Piece {
         let whole = self.taken.saturating_sub(self.pattern.max_delay() as u32);
         match self.ended {
             None => {
-                if whole - self.decoded >= self.last.hop.clamp(1, MOST_HOP) {
+                let hop = self.last.hop.clamp(1, MOST_HOP);
+                if hop > 1 && self.runs_aside() {
+                    // Frames may wait for each other, so a card has the time of the next step to decode this one in.
+                    self.collect()?;
                     self.decode(whole)?;
+                } else if whole - self.decoded >= hop {
+                    self.decode(whole)?;
+                    self.collect()?;
                 }
                 while self.send(sink)? {}
                 Ok(())
@@ -233,22 +261,29 @@ impl Piece {
     /// After the last step of an ended piece: what the codec still holds.
     ///
     /// # Errors
-    /// When the codec refuses its input.
-    pub fn flush(&mut self, sink: Sink<'_>) -> Result<(), CodecError> {
+    /// As [`Piece::take`].
+    pub fn flush(&mut self, sink: Sink<'_>) -> Result<(), EngineError> {
         let frames = self.ended.unwrap_or(0);
+        self.collect()?;
         if self.decoded < frames {
             return self.send(sink).map(|_| ());
         }
         for stream in &mut self.streams {
             stream.finish()?;
         }
+        self.collect()?;
         while self.answered < frames && self.send(sink)? {}
         self.answered = frames;
         Ok(())
     }
 
+    /// Waits for the samples that are under way.
+    fn collect(&mut self) -> Result<(), EngineError> {
+        self.streams.iter_mut().try_for_each(|stream| stream.collect())
+    }
+
     /// Gives the codec the frames before `until` that it has not had, as many at once as it takes.
-    fn decode(&mut self, until: u32) -> Result<(), CodecError> {
+    fn decode(&mut self, until: u32) -> Result<(), EngineError> {
         let channels = self.streams.len();
         let per_channel = self.pattern.codebooks() / channels;
         while self.decoded < until {
@@ -269,7 +304,7 @@ impl Piece {
     }
 
     /// Sends the oldest whole frame, if there is one.
-    fn send(&mut self, sink: Sink<'_>) -> Result<bool, CodecError> {
+    fn send(&mut self, sink: Sink<'_>) -> Result<bool, EngineError> {
         let (samples, decoded) = (self.frame_samples, self.channel.len());
         if self.streams.iter().any(|stream| stream.available() < decoded) {
             return Ok(false);

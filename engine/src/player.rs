@@ -13,13 +13,13 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 use crate::backend::cpu::CpuBackend;
-use crate::backend::{Backend, BackendError, Draw, MOST_DRAWS, MOST_TAPS, Step, StepRow, Tap};
+use crate::backend::{Backend, BackendError, CodecStream, Draw, MOST_DRAWS, MOST_TAPS, Step, StepRow, Tap};
 use crate::control::{ControlFrame, ControlKind};
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::sampling::Sampling;
 use crate::error::EngineError;
 use crate::model::Model;
-use crate::piece::{Piece, Sink};
+use crate::piece::{Piece, Sink, on_processor};
 use crate::pool::Pool;
 use crate::steering::doses::Doses;
 use crate::text::Prompt;
@@ -139,6 +139,21 @@ impl Player {
             pool,
             model,
         }
+    }
+
+    /// Codes are decoded by what `stream` makes, a card's streams, say, instead of on the processor. Whatever plays is dropped.
+    ///
+    /// # Errors
+    /// Those of `stream`; nothing has changed then.
+    pub fn decode_by<E>(&mut self, mut stream: impl FnMut() -> Result<Box<dyn CodecStream>, E>) -> Result<(), E> {
+        let channels = self.pieces[0].channels();
+        let mut streams = || (0..channels).map(|_| stream()).collect::<Result<Vec<_>, E>>();
+        let made = [streams()?, streams()?];
+        self.stop();
+        for (piece, streams) in self.pieces.iter_mut().zip(made) {
+            piece.decode_by(streams);
+        }
+        Ok(())
     }
 
     /// The model that plays.
@@ -431,7 +446,7 @@ impl Player {
     /// Takes the codes of a piece from a draw of the last step.
     fn sample(&mut self, piece: usize, draw: usize, sink: Sink<'_>) -> Result<(), EngineError> {
         let backend = &mut self.backend;
-        Ok(self.pieces[piece].take(|codebook| backend.code(draw, codebook), sink)?)
+        self.pieces[piece].take(|codebook| backend.code(draw, codebook), sink)
     }
 
     /// What the musician should know, once.
@@ -451,6 +466,10 @@ impl Player {
         self.backend = Box::new(CpuBackend::new(self.model.clone(), self.pool.clone(), capacity));
         self.stop();
         self.live = 0;
+        let (codec, pool) = (self.model.codec(), &self.pool);
+        for piece in self.pieces.iter_mut().filter(|piece| piece.runs_aside()) {
+            piece.decode_by((0..piece.channels()).map(|_| on_processor(codec, pool)).collect());
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use tiller_engine::backend::{Backend, Draw, Step, StepRow, Tap};
+use tiller_engine::backend::{Backend, CodecStream, Draw, Step, StepRow, Tap};
+use tiller_engine::codec::CodecDecoder;
 use tiller_engine::control::ControlFrame;
 use tiller_engine::decoder::MAX_CODEBOOKS;
 use tiller_engine::decoder::delay_pattern::DelayPattern;
@@ -12,6 +13,7 @@ use tiller_engine::model::Model;
 use tiller_engine::steering::doses::{Dose, Doses, Lane};
 use tiller_engine::text::Prompt;
 
+use crate::codec::arbitrary;
 use crate::host::Outcome;
 
 /// A row's input codes.
@@ -240,4 +242,67 @@ pub fn prefilled(
     let pass = Step { rows: &rows, tables: &[], draws: &draws, taps: &[] };
     backend.step(&pass).map_err(|error| error.to_string())?;
     Ok((0..decoder.codebooks()).map(|codebook| backend.code(0, codebook)).collect())
+}
+
+/// How far a codec stream is from another of the same codec.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Decoded {
+    /// Largest difference of a sample, and the largest sample.
+    pub apart: f64,
+    pub largest: f64,
+    /// Samples that were compared.
+    pub samples: usize,
+}
+
+/// Decodes pieces of so many frames on both, `hop` frames to a push, one piece after the other in the same streams. Every push has
+/// to bring as many samples on both.
+///
+/// # Errors
+/// Another number of samples, or one of them gives up.
+pub fn decode(
+    decoder: &CodecDecoder,
+    exact: &mut dyn CodecStream,
+    other: &mut dyn CodecStream,
+    pieces: &[usize],
+    hop: usize,
+) -> Outcome<Decoded> {
+    let said = |error: tiller_engine::error::EngineError| error.to_string();
+    let (codebooks, size) = (decoder.codebooks(), decoder.codebook_size());
+    let mut found = Decoded::default();
+    let mut read = |exact: &mut dyn CodecStream, other: &mut dyn CodecStream| -> Outcome<()> {
+        let of = |stream: &mut dyn CodecStream| -> Outcome<Vec<f32>> {
+            stream.collect().map_err(said)?;
+            let mut samples = vec![0.0; stream.available()];
+            stream.read(&mut samples);
+            Ok(samples)
+        };
+        let (a, b) = (of(exact)?, of(other)?);
+        if a.len() != b.len() {
+            return Err(format!("{} samples where {} belong", b.len(), a.len()));
+        }
+        found.samples += a.len();
+        found.largest = found.largest.max(largest(&a));
+        found.apart = found.apart.max(apart(&b, &a));
+        Ok(())
+    };
+    for (seed, frames) in pieces.iter().enumerate() {
+        for codes in arbitrary(*frames, codebooks, size, seed as u64).chunks(hop * codebooks) {
+            exact.push(codes).map_err(said)?;
+            other.push(codes).map_err(said)?;
+            read(exact, other)?;
+        }
+        // Every third piece is dropped where it is, a frame under way.
+        if seed % 3 == 2 {
+            let codes = arbitrary(1, codebooks, size, 99);
+            exact.push(&codes).map_err(said)?;
+            other.push(&codes).map_err(said)?;
+        } else {
+            exact.finish().map_err(said)?;
+            other.finish().map_err(said)?;
+            read(exact, other)?;
+        }
+        exact.reset();
+        other.reset();
+    }
+    Ok(found)
 }

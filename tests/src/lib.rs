@@ -3,6 +3,7 @@
 pub mod answers;
 pub mod bench;
 pub mod card;
+pub mod codec;
 pub mod counting;
 pub mod host;
 pub mod measure;

@@ -180,7 +180,7 @@ pub fn check_folder(workspace: &Workspace) -> Outcome<Value> {
     place(&library, &folder.join(file_name()))?;
     let sources = workspace.root.join("cuda");
     place(&sources.join("device-check.sh"), &folder.join("device-check.sh"))?;
-    for name in ["library.py", "models.py", "parity.py", "bench.py"] {
+    for name in ["library.py", "models.py", "parity.py", "bench.py", "summary.py"] {
         place(&sources.join("check").join(name), &folder.join("check").join(name))?;
     }
     let script = folder.join("device-check.sh");

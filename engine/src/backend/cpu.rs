@@ -1,14 +1,16 @@
-//! Steps on the processor: the engine's own forward pass and sampler behind the interface that cards have too. Runner thread;
-//! no allocation after construction.
+//! Steps and samples on the processor: the engine's own forward pass, sampler and codec behind the interfaces that cards have
+//! too. Runner thread; no allocation after construction.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::{Backend, BackendError, Draw, MOST_DRAWS, MOST_TAPS, Step};
+use super::{Backend, BackendError, CodecStream, Draw, MOST_DRAWS, MOST_TAPS, Step};
+use crate::codec::DecoderStream;
 use crate::decoder::sampling::Sampler;
 use crate::decoder::{Decoder, KvCache, Observer, Row, Scratch};
+use crate::error::EngineError;
 use crate::model::Model;
 use crate::player::MAX_ROWS;
 use crate::pool::Pool;
@@ -96,5 +98,35 @@ impl Backend for CpuBackend {
 
     fn place(&self) -> String {
         "CPU".to_owned()
+    }
+}
+
+impl CodecStream for DecoderStream {
+    fn push(&mut self, codes: &[u32]) -> Result<(), EngineError> {
+        Ok(Self::push(self, codes)?)
+    }
+
+    fn finish(&mut self) -> Result<(), EngineError> {
+        Ok(Self::finish(self)?)
+    }
+
+    fn collect(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn runs_aside(&self) -> bool {
+        false
+    }
+
+    fn available(&self) -> usize {
+        Self::available(self)
+    }
+
+    fn read(&mut self, out: &mut [f32]) -> usize {
+        Self::read(self, out)
+    }
+
+    fn reset(&mut self) {
+        Self::reset(self);
     }
 }

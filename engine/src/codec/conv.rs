@@ -9,14 +9,14 @@ const GATHER_ROWS: usize = 32;
 
 /// What lies beyond both ends of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PadMode {
+pub(crate) enum PadMode {
     Reflect,
     Zero,
 }
 
 /// Size of one convolution.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ConvShape {
+pub(crate) struct ConvShape {
     pub inputs: usize,
     pub outputs: usize,
     pub kernel: usize,
@@ -27,6 +27,28 @@ pub(super) struct ConvShape {
 impl ConvShape {
     fn span(&self) -> usize {
         (self.kernel - 1) * self.dilation + 1
+    }
+
+    /// Rows of padding before the first and behind the last one.
+    pub(crate) fn padding(&self, causal: bool) -> (usize, usize) {
+        let total = self.span().saturating_sub(self.stride);
+        let right = if causal { 0 } else { total / 2 };
+        (total - right, right)
+    }
+
+    /// PyTorch's `[outputs][inputs][kernel]` as `[outputs][kernel][inputs]`: the window of one output is then a contiguous run
+    /// of time-major rows.
+    pub(crate) fn window(&self, weight: &[f32]) -> Vec<f32> {
+        let Self { inputs, outputs, kernel, .. } = *self;
+        let mut window = vec![0.0; weight.len()];
+        for o in 0..outputs {
+            for c in 0..inputs {
+                for j in 0..kernel {
+                    window[(o * kernel + j) * inputs + c] = weight[(o * inputs + c) * kernel + j];
+                }
+            }
+        }
+        window
     }
 }
 
@@ -62,20 +84,9 @@ impl Conv {
         mode: PadMode,
         elu: bool,
     ) -> Self {
-        let ConvShape { inputs, outputs, kernel, stride, .. } = shape;
-        // [outputs][kernel][inputs]: the window of one output is then a contiguous run of time-major rows.
-        let mut window = vec![0.0; weight.len()];
-        for o in 0..outputs {
-            for c in 0..inputs {
-                for j in 0..kernel {
-                    window[(o * kernel + j) * inputs + c] = weight[(o * inputs + c) * kernel + j];
-                }
-            }
-        }
-        let total = shape.span().saturating_sub(stride);
-        let pad_right = if causal { 0 } else { total / 2 };
-        let linear = Linear::new(&window, bias, outputs, kernel * inputs);
-        Self { linear, shape, pad_left: total - pad_right, pad_right, mode, elu }
+        let linear = Linear::new(&shape.window(weight), bias, shape.outputs, shape.kernel * shape.inputs);
+        let (pad_left, pad_right) = shape.padding(causal);
+        Self { linear, shape, pad_left, pad_right, mode, elu }
     }
 
     pub(super) fn inputs(&self) -> usize {

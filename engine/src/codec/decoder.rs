@@ -23,6 +23,7 @@ pub struct CodecDecoder {
     channels: usize,
     lookahead_samples: usize,
     lookahead_frames: usize,
+    half: bool,
 }
 
 impl CodecDecoder {
@@ -47,10 +48,11 @@ impl CodecDecoder {
         precision: Precision,
     ) -> Result<Self, CheckpointError> {
         let quantizer = seanet::quantizer(weights, config, codebooks)?;
-        let stack = seanet::decoder(weights, config, precision != Precision::F32)?;
+        let half = precision != Precision::F32;
+        let stack = seanet::decoder(weights, config, half)?;
         let hop = config.upsampling_ratios.iter().product();
         let (lookahead_samples, lookahead_frames) = lookahead(&stack, hop);
-        Ok(Self { quantizer, stack, hop, channels: config.audio_channels, lookahead_samples, lookahead_frames })
+        Ok(Self { quantizer, stack, hop, channels: config.audio_channels, lookahead_samples, lookahead_frames, half })
     }
 
     /// Samples per frame and channel.
@@ -70,6 +72,24 @@ impl CodecDecoder {
     /// Codes per codebook.
     pub fn codebook_size(&self) -> usize {
         self.quantizer.size()
+    }
+
+    /// Whether the large weights are rounded to f16.
+    pub(crate) fn is_half(&self) -> bool {
+        self.half
+    }
+
+    /// Refuses codes that are not this codec's; `codes` is `[frames][codebooks]`.
+    ///
+    /// # Errors
+    /// Part of a frame, or a code past the tables.
+    pub(crate) fn check(&self, codes: &[u32]) -> Result<(), CodecError> {
+        self.quantizer.check(codes)
+    }
+
+    /// Samples that may wait to be read in a stream that takes `frames` frames at once.
+    pub(crate) fn queued(&self, frames: usize) -> usize {
+        (self.stack.most_rows_out(frames) + (self.lookahead_frames + frames + 1) * self.hop) * self.channels
     }
 
     /// Frame `f` of audio is ready once the codes of frame `f + lookahead_frames()` are in, for every `f`.
@@ -126,8 +146,7 @@ impl DecoderStream {
     /// As [`DecoderStream::with_hop`], on the threads of `pool` besides the calling one. The samples do not depend on them.
     pub fn on(pool: Arc<Pool>, decoder: Arc<CodecDecoder>, frames: usize) -> Self {
         let frames = frames.max(1);
-        let queued = decoder.stack.most_rows_out(frames) + (decoder.lookahead_frames + frames + 1) * decoder.hop;
-        let capacity = queued * decoder.channels;
+        let capacity = decoder.queued(frames);
         let mut stack = decoder.stack.stream(frames, pool);
         // Fresh memory is mapped at its first use: that is paid here, not by the first frame of music.
         decoder.stack.push(&mut stack, frames, false, |latent| latent.fill(0.0));

@@ -1,14 +1,12 @@
 //! Builds both SEANet halves from checkpoint tensors. Loading thread.
 //! Layer order and numbering are those of transformers' `EncodecEncoder` and `EncodecDecoder`, ELUs counted.
 
-use super::conv::{Conv, ConvShape, PadMode};
-use super::lstm::{Lstm, LstmLayer};
+use super::conv::{ConvShape, PadMode};
+use super::layer::{ConvLayer, Layer, LstmWeights, Pointwise, ResidualLayer, UpsampleLayer};
 use super::quantizer::Quantizer;
-use super::residual::Residual;
-use super::stack::{Stack, Stage};
-use super::upsample::Upsample;
+use super::stack::Stack;
 use crate::checkpoint::{CheckpointError, CodecConfig, Weights};
-use crate::kernel::{Linear, nearest_half};
+use crate::kernel::nearest_half;
 
 /// The first `codebooks` codebooks of a checkpoint's codec.
 pub(super) fn quantizer(
@@ -22,7 +20,22 @@ pub(super) fn quantizer(
 
 /// Latent frames to samples. With `half` the large weights, those of the LSTM and the upsamplers, are rounded to f16.
 pub(super) fn decoder(weights: &Weights, config: &CodecConfig, half: bool) -> Result<Stack, CheckpointError> {
-    let mut build = Builder { half, ..Builder::new(weights, config, "audio_encoder.decoder.layers") };
+    let mut stages = Vec::new();
+    decoder_layers(weights, config, half, &mut |layer| {
+        stages.push(layer.pack());
+        Ok::<(), CheckpointError>(())
+    })?;
+    Ok(Stack::new(stages))
+}
+
+/// As [`decoder`], layer by layer: no more of them than one is in memory at a time.
+pub(crate) fn decoder_layers<E: From<CheckpointError>>(
+    weights: &Weights,
+    config: &CodecConfig,
+    half: bool,
+    take: &mut dyn FnMut(Layer) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut build = Builder { half, ..Builder::new(weights, config, "audio_encoder.decoder.layers", take) };
     let mut width = config.num_filters << config.upsampling_ratios.len();
     build.conv(config.hidden_size, width, config.kernel_size, 1, false)?;
     build.lstm(width)?;
@@ -33,13 +46,17 @@ pub(super) fn decoder(weights: &Weights, config: &CodecConfig, half: bool) -> Re
         build.residuals(width)?;
     }
     build.elu();
-    build.conv(config.num_filters, config.audio_channels, config.last_kernel_size, 1, true)?;
-    Ok(Stack::new(build.stages))
+    build.conv(config.num_filters, config.audio_channels, config.last_kernel_size, 1, true)
 }
 
 /// Samples to latent frames.
 pub(super) fn encoder(weights: &Weights, config: &CodecConfig) -> Result<Stack, CheckpointError> {
-    let mut build = Builder::new(weights, config, "audio_encoder.encoder.layers");
+    let mut stages = Vec::new();
+    let mut take = |layer: Layer| {
+        stages.push(layer.pack());
+        Ok::<(), CheckpointError>(())
+    };
+    let mut build = Builder::new(weights, config, "audio_encoder.encoder.layers", &mut take);
     let mut width = config.num_filters;
     build.conv(config.audio_channels, width, config.kernel_size, 1, false)?;
     for &ratio in config.upsampling_ratios.iter().rev() {
@@ -51,25 +68,30 @@ pub(super) fn encoder(weights: &Weights, config: &CodecConfig) -> Result<Stack, 
     build.lstm(width)?;
     build.elu();
     build.conv(width, config.hidden_size, config.last_kernel_size, 1, true)?;
-    Ok(Stack::new(build.stages))
+    Ok(Stack::new(stages))
 }
 
-/// Collects stages; `index` is the number of the next entry of the reference's module list.
-struct Builder<'a> {
+/// Gives layers away; `index` is the number of the next entry of the reference's module list.
+struct Builder<'a, E> {
     weights: &'a Weights,
     config: &'a CodecConfig,
     prefix: &'static str,
     mode: PadMode,
     index: usize,
-    stages: Vec<Stage>,
+    take: &'a mut dyn FnMut(Layer) -> Result<(), E>,
     /// Round large weights to half precision.
     half: bool,
 }
 
-impl<'a> Builder<'a> {
-    fn new(weights: &'a Weights, config: &'a CodecConfig, prefix: &'static str) -> Self {
+impl<'a, E: From<CheckpointError>> Builder<'a, E> {
+    fn new(
+        weights: &'a Weights,
+        config: &'a CodecConfig,
+        prefix: &'static str,
+        take: &'a mut dyn FnMut(Layer) -> Result<(), E>,
+    ) -> Self {
         let mode = if config.pad_mode == "reflect" { PadMode::Reflect } else { PadMode::Zero };
-        Self { weights, config, prefix, mode, index: 0, stages: Vec::new(), half: false }
+        Self { weights, config, prefix, mode, index: 0, take, half: false }
     }
 
     /// Path of the next module.
@@ -92,35 +114,27 @@ impl<'a> Builder<'a> {
         self.index += 1;
     }
 
-    fn conv(
-        &mut self,
-        inputs: usize,
-        outputs: usize,
-        kernel: usize,
-        stride: usize,
-        elu: bool,
-    ) -> Result<(), CheckpointError> {
+    fn conv(&mut self, inputs: usize, outputs: usize, kernel: usize, stride: usize, elu: bool) -> Result<(), E> {
         let path = self.next();
         let shape = ConvShape { inputs, outputs, kernel, stride, dilation: 1 };
         let conv = self.conv_at(&path, shape, elu)?;
-        self.stages.push(Stage::Conv(conv));
-        Ok(())
+        (self.take)(Layer::Conv(conv))
     }
 
-    fn conv_at(&self, path: &str, shape: ConvShape, elu: bool) -> Result<Conv, CheckpointError> {
+    fn conv_at(&self, path: &str, shape: ConvShape, elu: bool) -> Result<ConvLayer, CheckpointError> {
         let weight = self.weights.weight_norm(&format!("{path}.conv"), &[shape.outputs, shape.inputs, shape.kernel])?;
         let bias = self.weights.tensor(&format!("{path}.conv.bias"), &[shape.outputs])?;
-        Ok(Conv::new(&weight, Some(&bias), shape, self.config.use_causal_conv, self.mode, elu))
+        Ok(ConvLayer { weight, bias, shape, causal: self.config.use_causal_conv, mode: self.mode, elu })
     }
 
     /// A kernel-1 convolution, which needs no context.
-    fn pointwise_at(&self, path: &str, inputs: usize, outputs: usize) -> Result<Linear, CheckpointError> {
+    fn pointwise_at(&self, path: &str, inputs: usize, outputs: usize) -> Result<Pointwise, CheckpointError> {
         let weight = self.weights.weight_norm(&format!("{path}.conv"), &[outputs, inputs, 1])?;
         let bias = self.weights.tensor(&format!("{path}.conv.bias"), &[outputs])?;
-        Ok(Linear::new(&weight, Some(&bias), outputs, inputs))
+        Ok(Pointwise { weight, bias, inputs, outputs })
     }
 
-    fn upsample(&mut self, inputs: usize, outputs: usize, ratio: usize) -> Result<(), CheckpointError> {
+    fn upsample(&mut self, inputs: usize, outputs: usize, ratio: usize) -> Result<(), E> {
         let path = self.next();
         let kernel = 2 * ratio;
         let weight = self.kept(self.weights.weight_norm(&format!("{path}.conv"), &[inputs, outputs, kernel])?);
@@ -131,12 +145,11 @@ impl<'a> Builder<'a> {
         } else {
             surplus / 2
         };
-        let stage = Upsample::new(&weight, Some(&bias), (inputs, outputs), (kernel, ratio), surplus - trim_right);
-        self.stages.push(Stage::Upsample(stage));
-        Ok(())
+        let trim_left = surplus - trim_right;
+        (self.take)(Layer::Upsample(UpsampleLayer { weight, bias, inputs, outputs, kernel, stride: ratio, trim_left }))
     }
 
-    fn residuals(&mut self, width: usize) -> Result<(), CheckpointError> {
+    fn residuals(&mut self, width: usize) -> Result<(), E> {
         for j in 0..self.config.num_residual_layers {
             let path = self.next();
             let hidden = width / self.config.compress;
@@ -153,12 +166,12 @@ impl<'a> Builder<'a> {
                 true => Some(self.pointwise_at(&format!("{path}.shortcut"), width, width)?),
                 false => None,
             };
-            self.stages.push(Stage::Residual(Residual::new(conv, pointwise, shortcut)));
+            (self.take)(Layer::Residual(ResidualLayer { conv, pointwise, shortcut }))?;
         }
         Ok(())
     }
 
-    fn lstm(&mut self, hidden: usize) -> Result<(), CheckpointError> {
+    fn lstm(&mut self, hidden: usize) -> Result<(), E> {
         let path = self.next();
         let mut layers = Vec::with_capacity(self.config.num_lstm_layers);
         for l in 0..self.config.num_lstm_layers {
@@ -169,9 +182,8 @@ impl<'a> Builder<'a> {
             for (sum, b) in bias.iter_mut().zip(read("bias_hh", &[4 * hidden])?) {
                 *sum += b;
             }
-            layers.push(LstmLayer::new(&input, &recurrent, &bias, hidden));
+            layers.push(LstmWeights { input, recurrent, bias });
         }
-        self.stages.push(Stage::Lstm(Lstm::new(layers, hidden)));
-        Ok(())
+        (self.take)(Layer::Lstm { layers, hidden })
     }
 }

@@ -26,6 +26,30 @@ pub(super) struct UpsampleState {
     made: usize,
 }
 
+/// PyTorch's `[inputs][outputs][kernel]` as `[stride][outputs][taps][inputs]`, a window over the newest `taps` input rows for each
+/// phase of the output, the oldest row first.
+pub(crate) fn window(weight: &[f32], (inputs, outputs): (usize, usize), (kernel, stride): (usize, usize)) -> Vec<f32> {
+    let taps = kernel.div_ceil(stride);
+    let width = taps * inputs;
+    let mut window = vec![0.0; stride * outputs * width];
+    for phase in 0..stride {
+        for tap in 0..taps {
+            // The oldest row of the window reaches this phase with the last taps of the kernel.
+            let j = phase + stride * (taps - 1 - tap);
+            if j >= kernel {
+                continue;
+            }
+            for o in 0..outputs {
+                let row = &mut window[(phase * outputs + o) * width + tap * inputs..][..inputs];
+                for (c, w) in row.iter_mut().enumerate() {
+                    *w = weight[(c * outputs + o) * kernel + j];
+                }
+            }
+        }
+    }
+    window
+}
+
 impl Upsample {
     /// `weight` is PyTorch's `[inputs][outputs][kernel]`; `trim_left` of the `kernel - stride` surplus rows go at the start.
     pub(super) fn new(
@@ -36,25 +60,9 @@ impl Upsample {
         trim_left: usize,
     ) -> Self {
         let taps = kernel.div_ceil(stride);
-        let width = taps * inputs;
-        let mut window = vec![0.0; stride * outputs * width];
-        for phase in 0..stride {
-            for tap in 0..taps {
-                // The oldest row of the window reaches this phase with the last taps of the kernel.
-                let j = phase + stride * (taps - 1 - tap);
-                if j >= kernel {
-                    continue;
-                }
-                for o in 0..outputs {
-                    let row = &mut window[(phase * outputs + o) * width + tap * inputs..][..inputs];
-                    for (c, w) in row.iter_mut().enumerate() {
-                        *w = weight[(c * outputs + o) * kernel + j];
-                    }
-                }
-            }
-        }
+        let window = window(weight, (inputs, outputs), (kernel, stride));
         let bias: Option<Vec<f32>> = bias.map(|b| b.repeat(stride));
-        let linear = Linear::new(&window, bias.as_deref(), stride * outputs, width);
+        let linear = Linear::new(&window, bias.as_deref(), stride * outputs, taps * inputs);
         Self { linear, inputs, outputs, stride, taps, trim_left }
     }
 

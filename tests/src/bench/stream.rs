@@ -53,6 +53,8 @@ pub struct Measured {
     pub spread: Spread,
     /// Of the frames near a cache length, in the order asked for; those that never came have a count of 0.
     pub near: Vec<(usize, f64, Spread)>,
+    /// Positions that a step attended to, on the average.
+    pub mean_positions: f64,
     /// How often the window was full.
     pub rollovers: usize,
     /// Allocations of the whole process per step, behind the first steps.
@@ -165,6 +167,7 @@ impl Stream {
             rtf: subject.frame_seconds() * 1e3 / spread.mean,
             spread,
             near: lengths.iter().map(|length| near(*length)).collect(),
+            mean_positions: steps.iter().map(|step| f64::from(step.positions)).sum::<f64>() / frames.max(1) as f64,
             rollovers,
             allocations_per_step: allocations as f64 / frames.saturating_sub(WARM_UP).max(1) as f64,
             rms: (self.heard.0 / self.heard.1.max(1) as f64).sqrt(),

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 
 /// Raised with every change below. A library of another version is not used.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Most rows of a step: two guidance rows each for the piece, the ending piece and two rebuilt positions.
 pub const MOST_ROWS: usize = 8;
@@ -159,6 +159,8 @@ pub struct Settings {
     pub overlap: u32,
     /// Bytes of its weights that a thread block asks for before its input is ready.
     pub prefetch: u32,
+    /// 1: a layer's first weights are read into registers before its input is ready.
+    pub early: u32,
 }
 
 /// A push of a class, by the number that the library gave its tables.
@@ -245,5 +247,45 @@ pub mod reading {
     pub const TAP: u32 = 1;
 }
 
-/// A model or player of the library.
+/// What an operation of a codec's decoder does.
+pub mod operation {
+    /// Sums a frame's code vectors: `inputs` codebooks of `kernel` codes, `outputs` wide. Its weight is
+    /// `[codebook][code][outputs]`. Only the first one is of this kind.
+    pub const LATENT: u32 = 0;
+    /// A convolution: `[outputs][kernel][inputs]`.
+    pub const CONVOLUTION: u32 = 1;
+    /// A transposed one, which makes `phases` rows of each: `[phases][outputs][kernel][inputs]`, the oldest row first.
+    pub const TRANSPOSED: u32 = 2;
+    /// A layer of an LSTM as wide as its source: `[gate][outputs][input, last output][inputs]`, gates in PyTorch's order.
+    pub const LSTM: u32 = 3;
+}
+
+/// One operation of a codec's decoder. Its output are rows of `outputs` numbers, padded with zeros to a multiple of 4.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operation {
+    /// One of [`operation`].
+    pub kind: u32,
+    /// The operation whose output it reads.
+    pub source: u32,
+    /// The operation whose output is added row for row; -1 is none.
+    pub skip: i32,
+    /// Width of the source, padded to a multiple of 4.
+    pub inputs: u32,
+    pub outputs: u32,
+    pub kernel: u32,
+    pub dilation: u32,
+    pub phases: u32,
+    /// Rows before the first one, and behind the last one.
+    pub left: u32,
+    pub right: u32,
+    /// Rows that are cut off at the start.
+    pub trim: u32,
+    /// 1: what lies beyond the ends is reflected; 0: it is zero.
+    pub reflect: u32,
+    /// 1: the source passes an ELU.
+    pub elu: u32,
+}
+
+/// A model, player, codec or codec stream of the library.
 pub type Object = *mut c_void;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::OnceLock;
 
-use super::abi::{DeviceFacts, Drawn, Message, Object, Settings, Shape, Step, VERSION, status};
+use super::abi::{DeviceFacts, Drawn, Message, Object, Operation, Settings, Shape, Step, VERSION, status};
 use crate::backend::BackendError;
 
 /// Names the library's file, for tests and for installations of another layout.
@@ -33,6 +33,16 @@ struct Functions {
     inject: unsafe extern "C" fn(Object, u32, *const f32, u64, *mut Message) -> Answer,
     step: unsafe extern "C" fn(Object, *const Step, *mut Drawn, *mut Message) -> Answer,
     read: unsafe extern "C" fn(Object, u32, u32, *mut f32, u64, *mut Message) -> Answer,
+    codec_open: unsafe extern "C" fn(u32, *mut Object, *mut Message) -> Answer,
+    codec_operation:
+        unsafe extern "C" fn(Object, *const Operation, *const f32, u64, *const f32, u64, *mut Message) -> Answer,
+    codec_close: unsafe extern "C" fn(Object),
+    stream_open: unsafe extern "C" fn(Object, *mut Object, *mut u64, *mut Message) -> Answer,
+    stream_close: unsafe extern "C" fn(Object),
+    stream_push: unsafe extern "C" fn(Object, *const u32, u32, *mut Message) -> Answer,
+    stream_take: unsafe extern "C" fn(Object, *mut f32, u64, *mut u64, *mut Message) -> Answer,
+    stream_reset: unsafe extern "C" fn(Object, *mut Message) -> Answer,
+    bandwidth: unsafe extern "C" fn(u32, u64, *mut [f64; 2], *mut Message) -> Answer,
 }
 
 /// One card, for people and for the choice between several.
@@ -114,6 +124,15 @@ impl Library {
             inject: function!("inject"),
             step: function!("step"),
             read: function!("read"),
+            codec_open: function!("codec_open"),
+            codec_operation: function!("codec_operation"),
+            codec_close: function!("codec_close"),
+            stream_open: function!("stream_open"),
+            stream_close: function!("stream_close"),
+            stream_push: function!("stream_push"),
+            stream_take: function!("stream_take"),
+            stream_reset: function!("stream_reset"),
+            bandwidth: function!("bandwidth"),
         };
         Ok(Self { functions, path: path.to_owned() })
     }
@@ -148,6 +167,25 @@ impl Library {
             }
         };
         Ok(facts[..count as usize].iter().enumerate().map(card).collect())
+    }
+
+    /// Bytes per second of reading, and of copying (both ways counted), so many bytes of a card's memory. For measurements.
+    ///
+    /// # Errors
+    /// The card's memory does not suffice, or it no longer answers.
+    pub fn bandwidth(&self, device: u32, bytes: u64) -> Result<[f64; 2], BackendError> {
+        let mut rates = [0.0; 2];
+        // SAFETY: it writes two numbers.
+        answered(|message| unsafe { (self.functions.bandwidth)(device, bytes, &mut rates, message) })?;
+        Ok(rates)
+    }
+
+    /// An empty codec on a card.
+    pub(super) fn open_codec(&self, device: u32) -> Result<CodecObject, BackendError> {
+        let mut object = ptr::null_mut();
+        // SAFETY: it writes one pointer.
+        answered(|message| unsafe { (self.functions.codec_open)(device, &mut object, message) })?;
+        Ok(CodecObject { object, functions: self.functions })
     }
 
     /// Room for a model on a card.
@@ -273,6 +311,86 @@ impl Drop for PlayerObject {
     fn drop(&mut self) {
         // SAFETY: opened once, closed once.
         unsafe { (self.functions.player_close)(self.object) };
+    }
+}
+
+/// A codec of the library's.
+pub(super) struct CodecObject {
+    object: Object,
+    functions: Functions,
+}
+
+// SAFETY: the library lets any thread use a codec, and it is filled by its one owner before it is shared.
+unsafe impl Send for CodecObject {}
+// SAFETY: as above: what takes `&self` only makes streams, whose library half counts references atomically.
+unsafe impl Sync for CodecObject {}
+
+impl CodecObject {
+    /// Appends an operation.
+    pub fn append(&mut self, facts: &Operation, weight: &[f32], bias: &[f32]) -> Result<(), BackendError> {
+        let (weights, biases) = (weight.len() as u64, bias.len() as u64);
+        let (weight, bias) = (weight.as_ptr(), bias.as_ptr());
+        // SAFETY: the numbers are so many.
+        answered(|message| unsafe {
+            (self.functions.codec_operation)(self.object, facts, weight, weights, bias, biases, message)
+        })
+    }
+
+    /// A stream of it, and the most samples that one of its runs makes.
+    pub fn open_stream(&self) -> Result<(StreamObject, usize), BackendError> {
+        let (mut object, mut most) = (ptr::null_mut(), 0);
+        // SAFETY: it writes one pointer and one number.
+        answered(|message| unsafe { (self.functions.stream_open)(self.object, &mut object, &mut most, message) })?;
+        Ok((StreamObject { object, functions: self.functions }, most as usize))
+    }
+}
+
+impl Drop for CodecObject {
+    fn drop(&mut self) {
+        // SAFETY: opened once, closed once; streams keep what they need.
+        unsafe { (self.functions.codec_close)(self.object) };
+    }
+}
+
+/// A codec stream of the library's.
+pub(super) struct StreamObject {
+    object: Object,
+    functions: Functions,
+}
+
+// SAFETY: the library lets any one thread at a time use a stream.
+unsafe impl Send for StreamObject {}
+
+impl StreamObject {
+    /// Submits one frame's codes, or with none the end.
+    pub fn push(&mut self, codes: &[u32]) -> Result<(), BackendError> {
+        // SAFETY: the codes are so many.
+        answered(|message| unsafe {
+            (self.functions.stream_push)(self.object, codes.as_ptr(), codes.len() as u32, message)
+        })
+    }
+
+    /// Waits for what was submitted; gives how many samples it made.
+    pub fn take(&mut self, out: &mut [f32]) -> Result<usize, BackendError> {
+        let mut count = 0;
+        // SAFETY: there is room for so many; it writes one number.
+        answered(|message| unsafe {
+            (self.functions.stream_take)(self.object, out.as_mut_ptr(), out.len() as u64, &mut count, message)
+        })?;
+        Ok(count as usize)
+    }
+
+    /// Back to the start. A card that no longer answers says so at the next push.
+    pub fn reset(&mut self) {
+        // SAFETY: no pointers but the object's.
+        let _ = answered(|message| unsafe { (self.functions.stream_reset)(self.object, message) });
+    }
+}
+
+impl Drop for StreamObject {
+    fn drop(&mut self) {
+        // SAFETY: opened once, closed once.
+        unsafe { (self.functions.stream_close)(self.object) };
     }
 }
 

@@ -54,6 +54,7 @@ impl CudaBackend {
             injections: SLOTS as u32,
             overlap: 1,
             prefetch: PREFETCH,
+            early: 1,
         };
         let player = model.object.open_player(&settings)?;
         let hidden = model.shape.hidden as usize;
