@@ -11,13 +11,17 @@ use tiller_tests::score::Score;
 use tiller_tests::turn;
 
 /// Name, automatable. Songs and control surfaces refer to these: they never change.
-const FROZEN: [(&str, bool); 20] = [
+const FROZEN: [(&str, bool); 24] = [
     ("note", true),
     ("note_strength", true),
     ("chord_root", true),
     ("chord_quality", true),
     ("chord_strength", true),
     ("tempo_strength", true),
+    ("trait_1_strength", true),
+    ("trait_2_strength", true),
+    ("trait_3_strength", true),
+    ("trait_4_strength", true),
     ("strength", true),
     ("attack", true),
     ("release", true),
@@ -64,6 +68,8 @@ fn texts_mean_the_same_both_ways() -> Outcome<()> {
         ("chord_quality", "off"),
         ("chord_quality", "minor"),
         ("tempo_strength", "0.500"),
+        ("trait_1_strength", "-1.000"),
+        ("trait_4_strength", "0.250"),
         ("attack", "0.25 s"),
         ("quantise", "bar"),
         ("run", "transport"),

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::state::document::Project;
 
-/// Texts that may wait to be read; beyond that the oldest goes, since only the newest counts.
+/// Texts that may wait to be read; beyond that the oldest goes, since the newest counts.
 const WAITING: usize = 8;
 
 type Listener = Box<dyn Fn(&Project) + Send + Sync>;
@@ -77,17 +77,22 @@ impl ProjectStore {
     }
 
     fn settle_locked(&self, current: &mut Current) {
-        let Some(text) = self.handed_over.try_iter().last() else { return };
-        match Project::parse(&text) {
-            Ok((project, notes)) => {
-                current.project = project;
-                current.notice = notes.join(" ");
-                (self.listener)(&current.project);
+        let mut changed = false;
+        // In order: a preset's document is laid over the project's before it.
+        for text in self.handed_over.try_iter() {
+            match current.project.take(&text) {
+                Ok(notes) => {
+                    current.notice = notes.join(" ");
+                    changed = true;
+                }
+                Err(why) => {
+                    current.project.keep_unreadable("document", Value::String(text));
+                    current.notice = why;
+                }
             }
-            Err(why) => {
-                current.project.keep_unreadable("document", Value::String(text));
-                current.notice = why;
-            }
+        }
+        if changed {
+            (self.listener)(&current.project);
         }
     }
 
