@@ -97,6 +97,10 @@ impl Plugin for Tiller {
         None
     }
 
+    fn filter_state(state: &mut PluginState) {
+        state::migrate(state);
+    }
+
     fn params(&self) -> Arc<dyn Params> {
         Arc::new(GroupedParams(self.params.clone()))
     }

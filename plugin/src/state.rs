@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nice_plug::params::persist::PersistentField;
+use nice_plug::plugin::{ParamValue, PluginState};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tiller_engine::control::TRAITS;
 
 use crate::state::document::Project;
 
@@ -18,6 +20,13 @@ use crate::state::document::Project;
 const WAITING: usize = 8;
 
 type Listener = Box<dyn Fn(&Project) + Send + Sync>;
+
+/// Gives a state of an older version what that did not know, at its default: a host lays what it loads over whatever is there.
+pub fn migrate(state: &mut PluginState) {
+    for slot in 1..=TRAITS {
+        state.params.entry(format!("trait_{slot}_strength")).or_insert(ParamValue::F32(0.0));
+    }
+}
 
 /// The project of one plugin instance.
 pub struct ProjectStore {

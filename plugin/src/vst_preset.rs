@@ -139,10 +139,7 @@ mod tests {
         let chunks = chunks(&file);
         assert_eq!(chunks.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["Comp"]);
         let state: Value = serde_json::from_slice(chunks[0].1).unwrap_or_default();
-        assert_eq!(
-            state["params"]["chord_root"],
-            serde_json::json!({ "string": "f" }).get("string").cloned().unwrap_or_default()
-        );
+        assert_eq!(state["params"]["chord_root"], serde_json::json!({ "string": "f" }));
         assert!(state["params"].get("gain").is_none(), "gain is the session's");
         assert!(state["fields"]["project"].as_str().is_some_and(|text| text.contains("vibraphone")), "{state}");
     }

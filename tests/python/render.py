@@ -1,10 +1,11 @@
 """Renders the VST3 in DawDreamer, a JUCE host that says real time and pulls as fast as it can.
 
-Prints one JSON object: reported latency, parameter names. Writes the first two channels as interleaved float32.
+Prints one JSON object: reported latency, saved state. Writes the first two channels as interleaved float32.
 """
 
 import argparse
 import json
+import re
 import sys
 
 import dawdreamer as daw
@@ -24,6 +25,22 @@ def own_parameters(plugin):
     return [own for own in plugin.get_parameters_description() if not own["name"].startswith("MIDI Ch.")]
 
 
+# JUCE's own base 64: six bits at a time from the low end, after the number of bytes and a dot.
+DIGITS = ".ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+"
+
+
+def component_state(path):
+    """What the plugin's getState wrote, out of the state that the host saved. (The host's own idea of the parameters is older:
+    it hears of a new state on a message thread that nobody runs here.)"""
+    with open(path, "rb") as file:
+        text = file.read().decode("latin-1")
+    size, digits = re.search(r"<IComponent>(\d+)\.(.*?)</IComponent>", text).groups()
+    bits = 0
+    for digit in reversed(digits):
+        bits = bits << 6 | DIGITS.index(digit)
+    return json.loads((bits & ((1 << 8 * int(size)) - 1)).to_bytes(int(size), "little"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plugin", required=True)
@@ -34,7 +51,7 @@ def main():
     parser.add_argument("--midi", help="a MIDI file played to the plugin")
     parser.add_argument("--automation", default="{}", help='{"Parameter name": [[sample, value], ...], ...}')
     parser.add_argument("--set", default="{}", help='{"Parameter name": value, ...}, before the render')
-    parser.add_argument("--sweep", action="store_true", help="automate every parameter over its whole range, to and fro")
+    parser.add_argument("--sweep", action="store_true", help="automate all that can be automated over its whole range, to and fro")
     parser.add_argument("--preset", help="a .vstpreset that the host loads first")
     parser.add_argument("--load-state", help="a state that the host loads first")
     parser.add_argument("--save-state", help="where the host writes the state after the render")
@@ -55,7 +72,7 @@ def main():
         for sample, value in points:
             curve[int(sample):] = value
         plugin.set_automation(parameter_index(plugin, name), curve)
-    swept = own_parameters(plugin) if options.sweep else []
+    swept = [own for own in own_parameters(plugin) if own["isAutomatable"]] if options.sweep else []
     for index, description in enumerate(swept):
         # Whole swings of its own length for each, so that the values meet in ever new ways.
         period = 2.0 + 0.37 * index
@@ -69,8 +86,8 @@ def main():
     audio[:2].T.astype("<f4").tofile(options.out)
     if options.save_state:
         plugin.save_state(options.save_state)
-    values = {own["name"]: plugin.get_parameter_text(own["index"]) for own in own_parameters(plugin)}
-    report = {"latency": plugin.get_latency_samples(), "samples": int(audio.shape[1]), "values": values}
+    state = component_state(options.save_state) if options.save_state else None
+    report = {"latency": plugin.get_latency_samples(), "samples": int(audio.shape[1]), "state": state}
     print(json.dumps({**report, "swept": [own["name"] for own in swept]}))
 
 
