@@ -242,10 +242,15 @@ fn a_host_preset_gives_the_values_and_the_sound_of_ours() -> Outcome<()> {
         assert!(measure::rms(&by_hand.left[latency..]) > 0.000_5, "{name}: silent");
         assert_eq!(first_difference(&channel(&heard, 0), &by_hand.left), None, "{name}: other samples");
     }
-    let broken = folder.0.join("broken.vstpreset");
-    std::fs::write(&broken, b"VST3 but not one").map_err(|e| e.to_string())?;
-    let refused = render_with(&folder.0, 512, 0.5, &["--preset", &broken.display().to_string()]);
-    assert!(refused.is_err_and(|why| why.contains("could not load")), "a broken preset was taken");
+    // A broken one, and one of another plugin: the host refuses them, by the header that we wrote.
+    let mut foreign = std::fs::read(presets.join("Campfire.vstpreset")).map_err(|e| e.to_string())?;
+    foreign[8..12].copy_from_slice(b"0000");
+    for (name, bytes) in [("broken", &b"VST3 but not one"[..]), ("foreign", &foreign)] {
+        let file = path(name);
+        std::fs::write(&file, bytes).map_err(|e| e.to_string())?;
+        let refused = render_with(&folder.0, 512, 0.1, &["--preset", &file]);
+        assert!(refused.is_err_and(|why| why.contains("loadVST3Preset")), "a {name} preset was taken");
+    }
     Ok(())
 }
 
