@@ -83,8 +83,8 @@ fn run(options: &Options) -> Outcome<(Value, bool)> {
     let ardour = Ardour::new(&out, &options.bundle)?;
     let seconds = (BARS * BAR / RATE) as u64;
     let session = ardour.session("eight-bars", seconds, &lanes(CHORDS.len()), &keys())?;
-    let ([left, right], first) = ardour.export(&session, "first")?;
-    let (_, second) = ardour.export(&session, "second")?;
+    let ([left, right], first) = ardour.export_whole(&session, "first")?;
+    let (_, second) = ardour.export_whole(&session, "second")?;
     let read = |path: &PathBuf| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
     let same = read(&first)? == read(&second)?;
     let gaps = measure::gaps(&left, RATE as f64);
@@ -94,7 +94,7 @@ fn run(options: &Options) -> Outcome<(Value, bool)> {
     let mut late = Vec::new();
     for (count, (bar, ..)) in CHORDS.iter().enumerate().skip(1) {
         let session = ardour.session(&format!("before-{count}"), seconds, &lanes(count), &[])?;
-        let ([without, _], _) = ardour.export(&session, &format!("before-{count}"))?;
+        let ([without, _], _) = ardour.export_whole(&session, &format!("before-{count}"))?;
         let at =
             first_difference(&left, &without).ok_or_else(|| format!("the chord of bar {} did nothing", bar + 1))?;
         late.push(at as i64 - (bar * BAR) as i64);
@@ -102,12 +102,12 @@ fn run(options: &Options) -> Outcome<(Value, bool)> {
     let mut with_gain = lanes(CHORDS.len());
     with_gain.push(("Gain", vec![(0, 0.0), ((GAIN * BAR) as u64, -6.0)]));
     let session = ardour.session("gain", seconds, &with_gain, &keys())?;
-    let ([stepped, _], _) = ardour.export(&session, "gain")?;
+    let ([stepped, _], _) = ardour.export_whole(&session, "gain")?;
     let gain_at = first_difference(&left, &stepped).ok_or("the gain did nothing")? as i64 - (GAIN * BAR) as i64;
     let after = GAIN * BAR + 2 * FRAME..left.len();
     let gain_ratio = measure::rms(&stepped[after.clone()]) / measure::rms(&left[after]);
     let session = ardour.session("no-key", seconds, &lanes(CHORDS.len()), &[])?;
-    let ([without, _], _) = ardour.export(&session, "no-key")?;
+    let ([without, _], _) = ardour.export_whole(&session, "no-key")?;
     let key_at = first_difference(&left, &without).ok_or("the key did nothing")? as i64 - (KEY.1 * BAR) as i64;
 
     // By ear: what the export sounds like from a second after each move on.
