@@ -246,7 +246,7 @@ fn a_host_preset_gives_the_values_and_the_sound_of_ours() -> Outcome<()> {
     let mut foreign = std::fs::read(presets.join("Campfire.vstpreset")).map_err(|e| e.to_string())?;
     foreign[8..12].copy_from_slice(b"0000");
     for (name, bytes) in [("broken", &b"VST3 but not one"[..]), ("foreign", &foreign)] {
-        let file = path(name);
+        let file = path(&format!("{name}.vstpreset"));
         std::fs::write(&file, bytes).map_err(|e| e.to_string())?;
         let refused = render_with(&folder.0, 512, 0.1, &["--preset", &file]);
         assert!(refused.is_err_and(|why| why.contains("loadVST3Preset")), "a {name} preset was taken");
