@@ -65,7 +65,7 @@ impl Default for Instance {
         let handle = Arc::new(Handle::new());
         handle.set_prompt(DEFAULT_PROMPT);
         let asked = Arc::new(Mutex::new(Asked { model: None, prompt: DEFAULT_PROMPT.to_owned() }));
-        let line = Arc::new(ProgramLine::new(handle.clone()));
+        let line = Arc::new(ProgramLine::new(&handle));
         let meters: Arc<Meters> = Arc::default();
         let listener = (handle.clone(), asked.clone(), meters.clone());
         let project = Arc::new(ProjectStore::new(move |project| {

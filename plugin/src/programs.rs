@@ -5,8 +5,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tiller_engine::handle::Handle;
@@ -74,7 +74,8 @@ struct Asked {
 
 /// The way of program changes from the audio thread to whoever encodes prompts.
 pub struct ProgramLine {
-    handle: Arc<Handle>,
+    /// Weak: a processor that had to be leaked must not keep the engine's threads.
+    handle: Weak<Handle>,
     asked: (Sender<Asked>, Receiver<Asked>),
     /// Somebody picks up what is asked.
     open: AtomicBool,
@@ -84,7 +85,8 @@ pub struct ProgramLine {
 impl ProgramLine {
     /// A line that nobody listens to yet.
     #[allow(clippy::disallowed_methods, clippy::disallowed_macros)]
-    pub fn new(handle: Arc<Handle>) -> Self {
+    pub fn new(handle: &Arc<Handle>) -> Self {
+        let handle = Arc::downgrade(handle);
         Self { handle, asked: bounded(WAITING), open: AtomicBool::new(false), selected: AtomicU8::new(NONE) }
     }
 
@@ -96,14 +98,14 @@ impl ProgramLine {
     /// Asks for a program's prompt; returns the generation that control frames are to carry from here on.
     ///
     /// # Realtime safety
-    /// Lock-free, no allocation. Should 64 wait, the prompt stays.
+    /// Lock-free, no allocation; the instance outlives its audio, so no engine ends here. Should 64 wait, the prompt stays.
     fn ask(&self, programs: &Arc<Programs>, number: u8) -> Option<u32> {
         self.selected.store(number, Ordering::Relaxed);
         // The audio thread alone sends: what is not full stays so. A generation without its prompt would hold up a render.
         if !self.open.load(Ordering::Acquire) || self.asked.0.is_full() {
             return None;
         }
-        let generation = self.handle.reserve_prompt();
+        let generation = self.handle.upgrade()?.reserve_prompt();
         let _ = self.asked.0.try_send(Asked { generation, programs: programs.clone(), number });
         Some(generation)
     }
@@ -113,9 +115,10 @@ impl ProgramLine {
     /// # Realtime safety
     /// Locks and allocates: never on the audio thread.
     pub fn settle(&self) {
+        let Some(handle) = self.handle.upgrade() else { return };
         while let Ok(asked) = self.asked.1.try_recv() {
             let prompt = asked.programs.get(asked.number).map_or("", |program| program.prompt.as_str());
-            self.handle.set_reserved_prompt(asked.generation, prompt);
+            handle.set_reserved_prompt(asked.generation, prompt);
         }
     }
 
@@ -227,7 +230,7 @@ mod tests {
     #[test]
     fn a_program_holds_until_its_parameters_move() {
         let handle = Arc::new(Handle::new());
-        let line = Arc::new(ProgramLine::new(handle.clone()));
+        let line = Arc::new(ProgramLine::new(&handle));
         let nowhere = PresetFolder::new("/nowhere/at/all".into());
         let mut overlay = ProgramOverlay::new(Arc::new(Programs::read(&nowhere)), line.clone());
         let host = LaneValues { gain: 0.5, seed: 77, ..LaneValues::default() };
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn a_flood_of_programs_leaves_no_generation_without_its_prompt() {
         let handle = Arc::new(Handle::new());
-        let line = Arc::new(ProgramLine::new(handle.clone()));
+        let line = Arc::new(ProgramLine::new(&handle));
         line.set_open(true);
         let nowhere = PresetFolder::new("/nowhere/at/all".into());
         let mut overlay = ProgramOverlay::new(Arc::new(Programs::read(&nowhere)), line.clone());

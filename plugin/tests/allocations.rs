@@ -49,7 +49,8 @@ fn the_audio_thread_never_allocates() {
         let settings = ProcessorSettings { sample_rate: rate, max_block: 512, latency: LatencySetting::Tight };
         let meters = Arc::new(Meters::default());
         // Prompts of programs are asked for, and nobody picks them up: the line fills.
-        let line = Arc::new(ProgramLine::new(Arc::new(Handle::new())));
+        let handle = Arc::new(Handle::new());
+        let line = Arc::new(ProgramLine::new(&handle));
         line.set_open(true);
         let programs = Arc::new(Programs::read(&PresetFolder::new("/nowhere/at/all".into())));
         let mut processor = Processor::new(audio, settings, meters.clone())
