@@ -4,7 +4,6 @@ use crate::backend::BackendError;
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
 use crate::steering::directions::DirectionsError;
-use crate::steering::trait_files::TraitError;
 use crate::text::TextError;
 
 /// Every error that leaves the engine.
@@ -16,9 +15,6 @@ pub enum EngineError {
     /// The directions could not be used; the model plays unsteered.
     #[error(transparent)]
     Directions(#[from] DirectionsError),
-    /// A trait's directions could not be used; its lane does not steer.
-    #[error(transparent)]
-    Trait(#[from] TraitError),
     /// The prompt could not be encoded.
     #[error(transparent)]
     Text(#[from] TextError),

@@ -223,7 +223,7 @@ impl Handle {
         let directions = self.directions_generation.fetch_add(1, Ordering::AcqRel) + 1;
         match &*threads {
             Some(threads) => {
-                let traits = wanted.traits.clone();
+                let traits = Box::new(wanted.traits.clone());
                 let _ = threads.requests.send(Request::Traits { traits, directions });
             }
             None => self.status.set_traits(waiting(&wanted.traits)),

@@ -26,7 +26,7 @@ pub(crate) enum Request {
     /// Encode a prompt for the model that is loaded.
     Prompt { text: String, generation: u32 },
     /// Read the files of the trait lanes for the model that is loaded.
-    Traits { traits: [Option<TraitReference>; TRAITS], directions: u32 },
+    Traits { traits: Box<[Option<TraitReference>; TRAITS]>, directions: u32 },
     /// End the thread.
     Stop,
 }
