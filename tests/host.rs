@@ -11,13 +11,17 @@ use tiller_tests::score::Score;
 use tiller_tests::turn;
 
 /// Name, automatable. Songs and control surfaces refer to these: they never change.
-const FROZEN: [(&str, bool); 20] = [
+const FROZEN: [(&str, bool); 24] = [
     ("note", true),
     ("note_strength", true),
     ("chord_root", true),
     ("chord_quality", true),
     ("chord_strength", true),
     ("tempo_strength", true),
+    ("trait_1_strength", true),
+    ("trait_2_strength", true),
+    ("trait_3_strength", true),
+    ("trait_4_strength", true),
     ("strength", true),
     ("attack", true),
     ("release", true),
@@ -64,6 +68,8 @@ fn texts_mean_the_same_both_ways() -> Outcome<()> {
         ("chord_quality", "off"),
         ("chord_quality", "minor"),
         ("tempo_strength", "0.500"),
+        ("trait_1_strength", "-1.000"),
+        ("trait_4_strength", "0.250"),
         ("attack", "0.25 s"),
         ("quantise", "bar"),
         ("run", "transport"),
@@ -197,5 +203,40 @@ fn a_missing_model_is_named_and_nothing_is_lost() -> Outcome<()> {
     assert_eq!(saved.document["model"], json!({ "name": "musicgen-tiny", "hash": "abc", "path": missing }));
     let seed = host.value("seed")?;
     assert_eq!(host.text_of("seed", seed)?, "77");
+    Ok(())
+}
+
+/// Saved by the version before traits: document 1, twenty parameters.
+const STATE_1: &[u8] = include_bytes!("fixtures/states/document-1.clap-state");
+
+#[test]
+fn a_project_of_document_1_is_migrated_and_loses_nothing() -> Outcome<()> {
+    let _turn = turn();
+    let old = Project::open(STATE_1)?;
+    assert_eq!(old.document["version"], 1);
+    let mut host = load()?;
+    // What the old project knows nothing of is not left over from whatever was open before.
+    let mut other = Project::open(&host.save()?)?;
+    other.document["traits"] = json!([{ "name": "x", "hash": "", "path": "/x" }, null, null, null]);
+    host.restore(&other.close()?)?;
+    host.set("trait_3_strength", "0.5")?;
+    host.restore(STATE_1)?;
+    let saved = Project::open(&host.save()?)?;
+    assert_eq!(saved.document["version"], 2);
+    assert_eq!(saved.document["traits"], serde_json::Value::Null);
+    for field in ["prompt", "model", "controllers", "latch", "window"] {
+        assert_eq!(saved.document[field], old.document[field], "{field}");
+    }
+    for (name, text) in
+        [("note", "F#"), ("note_strength", "-0.400"), ("seed", "4321"), ("gain", "-3.0 dB"), ("run", "free")]
+    {
+        let value = host.value(name)?;
+        assert_eq!(host.text_of(name, value)?, text, "{name}");
+    }
+    for slot in 1..=4 {
+        let name = format!("trait_{slot}_strength");
+        let value = host.value(&name)?;
+        assert_eq!(host.text_of(&name, value)?, "0.000", "{name}");
+    }
     Ok(())
 }

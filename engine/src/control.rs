@@ -104,6 +104,10 @@ impl Chord {
     }
 }
 
+/// Trait lanes: directions of the musician's own, one strength each. (Fields say 4: rustc 1.95 does not compile closures that capture a
+/// field whose length is a constant's name.)
+pub const TRAITS: usize = 4;
+
 /// The steering targets of one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lanes {
@@ -117,6 +121,8 @@ pub struct Lanes {
     pub chord_strength: f32,
     /// Slower (below 0) to faster, in [-1, 1].
     pub tempo_strength: f32,
+    /// Away from (below 0) or towards each trait, in [-1, 1]. Without directions (`Handle::set_trait`) it does nothing.
+    pub traits: [f32; 4],
     /// Master strength in [0, 1], multiplies every lane.
     pub strength: f32,
     /// Seconds in which a new target's dose rises; 0 is at once.
@@ -137,6 +143,7 @@ impl Lanes {
         chord: None,
         chord_strength: 0.0,
         tempo_strength: 0.0,
+        traits: [0.0; TRAITS],
         strength: 0.0,
         attack: 0.0,
         release: 0.0,
@@ -168,6 +175,8 @@ pub struct ControlFrame {
     pub kind: ControlKind,
     /// Generation of the prompt that the frame should sound under (`Handle::set_prompt` returns it).
     pub prompt: u32,
+    /// Generation of the traits' directions likewise (`Handle::set_trait` returns it).
+    pub directions: u32,
     /// Seed of the randomness, with the frame index and the codebook.
     pub seed: u32,
     /// Steering targets and strengths.
@@ -195,6 +204,7 @@ impl ControlFrame {
             index,
             kind: ControlKind::Frame,
             prompt: 0,
+            directions: 0,
             seed: 0,
             lanes: Lanes::OFF,
             temperature: Sampling::DEFAULT.temperature,

@@ -11,13 +11,15 @@ use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 
 use crate::backend::Device;
+use crate::control::TRAITS;
 use crate::error::EngineError;
 use crate::link::{Link, StreamFormat, link};
-use crate::loader::{Loader, Request};
+use crate::loader::{Loader, ModelRequest, Request};
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::runner::{Order, Runner};
 use crate::status::{State, Status, StatusCell};
+use crate::steering::trait_files::{self, TraitFile, TraitReference, TraitState};
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +42,10 @@ struct Threads {
 struct Wanted {
     source: ModelSource,
     prompt: String,
+    /// Generation of that prompt.
+    generation: u32,
+    /// Files of the trait lanes.
+    traits: [Option<TraitReference>; TRAITS],
     /// Play window in positions; `None` is the checkpoint's own.
     window: Option<usize>,
     /// How exactly the weights are kept; `None` is what suits the checkpoint's size.
@@ -49,12 +55,28 @@ struct Wanted {
     format: StreamFormat,
 }
 
+impl Wanted {
+    fn request(&self, directions: u32) -> Request {
+        Request::Model(Box::new(ModelRequest {
+            source: self.source.clone(),
+            prompt: self.prompt.clone(),
+            generation: self.generation,
+            traits: self.traits.clone(),
+            directions,
+            window: self.window,
+            precision: self.precision,
+            device: self.device,
+        }))
+    }
+}
+
 /// One engine: a loader thread, a runner thread and the model that they share with every other engine in the process.
 pub struct Handle {
     wanted: Mutex<Wanted>,
     threads: Mutex<Option<Threads>>,
     status: Arc<StatusCell>,
     prompt_generation: AtomicU32,
+    directions_generation: AtomicU32,
     model_generation: AtomicU32,
 }
 
@@ -72,6 +94,8 @@ impl Handle {
             wanted: Mutex::new(Wanted {
                 source: ModelSource::Embedded,
                 prompt: String::new(),
+                generation: 0,
+                traits: [const { None }; TRAITS],
                 window: None,
                 precision: None,
                 device: Device::Auto,
@@ -80,6 +104,7 @@ impl Handle {
             threads: Mutex::new(None),
             status: Arc::default(),
             prompt_generation: AtomicU32::new(0),
+            directions_generation: AtomicU32::new(0),
             model_generation: AtomicU32::new(0),
         }
     }
@@ -111,14 +136,7 @@ impl Handle {
         };
         let wanted = self.wanted.lock();
         self.status.set_state(State::Locating);
-        let _ = requests.send(Request::Model {
-            source: wanted.source.clone(),
-            prompt: wanted.prompt.clone(),
-            generation: self.prompt_generation(),
-            window: wanted.window,
-            precision: wanted.precision,
-            device: wanted.device,
-        });
+        let _ = requests.send(wanted.request(self.directions_generation()));
         *threads = Some(Threads { loader, runner, orders, requests });
         Ok(())
     }
@@ -133,14 +151,7 @@ impl Handle {
         self.model_generation.fetch_add(1, Ordering::Release);
         if let Some(threads) = &*threads {
             self.status.set_state(State::Locating);
-            let _ = threads.requests.send(Request::Model {
-                source: wanted.source.clone(),
-                prompt: wanted.prompt.clone(),
-                generation: self.prompt_generation(),
-                window: wanted.window,
-                precision: wanted.precision,
-                device: wanted.device,
-            });
+            let _ = threads.requests.send(wanted.request(self.directions_generation()));
         }
     }
 
@@ -166,14 +177,81 @@ impl Handle {
         if wanted.prompt == text {
             return self.prompt_generation();
         }
-        text.clone_into(&mut wanted.prompt);
-        let generation = self.prompt_generation.load(Ordering::Relaxed) + 1;
-        if let Some(threads) = &*threads {
-            // The request goes first: whoever sees the generation can count on its being encoded.
+        let generation = self.reserve_prompt();
+        Self::send_prompt(threads.as_ref(), &mut wanted, generation, text);
+        generation
+    }
+
+    /// Takes the generation of a prompt whose text follows by [`Handle::set_reserved_prompt`], which must not fail to come: a
+    /// render waits for it.
+    ///
+    /// # Realtime safety
+    /// Wait-free.
+    pub fn reserve_prompt(&self) -> u32 {
+        self.prompt_generation.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Gives a generation that was reserved its text. When a later prompt was asked for meanwhile, that one stays.
+    pub fn set_reserved_prompt(&self, generation: u32, text: &str) {
+        let threads = self.threads.lock();
+        Self::send_prompt(threads.as_ref(), &mut self.wanted.lock(), generation, text);
+    }
+
+    fn send_prompt(threads: Option<&Threads>, wanted: &mut Wanted, generation: u32, text: &str) {
+        if generation > wanted.generation {
+            text.clone_into(&mut wanted.prompt);
+            wanted.generation = generation;
+        }
+        if let Some(threads) = threads {
             let _ = threads.requests.send(Request::Prompt { text: text.to_owned(), generation });
         }
-        self.prompt_generation.store(generation, Ordering::Release);
-        generation
+    }
+
+    /// Gives a trait lane its directions file, or takes it away; returns the generation of all trait lanes, which control frames
+    /// carry. The file is read off this thread and looked for again with every model; what becomes of it is in
+    /// [`Status::traits`]. One that cannot be used leaves the lane without effect and the others as they are.
+    ///
+    /// `slot` counts from 0; one that does not exist changes nothing.
+    pub fn set_trait(&self, slot: usize, file: Option<TraitReference>) -> u32 {
+        let threads = self.threads.lock();
+        let mut wanted = self.wanted.lock();
+        let same = wanted.traits.get(slot).is_none_or(|own| *own == file);
+        if same {
+            return self.directions_generation();
+        }
+        wanted.traits[slot] = file;
+        let directions = self.directions_generation.fetch_add(1, Ordering::AcqRel) + 1;
+        match &*threads {
+            Some(threads) => {
+                let traits = Box::new(wanted.traits.clone());
+                let _ = threads.requests.send(Request::Traits { traits, directions });
+            }
+            None => self.status.set_traits(waiting(&wanted.traits)),
+        }
+        directions
+    }
+
+    /// Generation of the newest directions of the trait lanes.
+    ///
+    /// # Realtime safety
+    /// Wait-free.
+    pub fn directions_generation(&self) -> u32 {
+        self.directions_generation.load(Ordering::Acquire)
+    }
+
+    /// The trait files beside the checkpoint that was asked for and, once a model is loaded, in the user's own folder for it
+    /// (`directions/HASH` in Tiller's data folder). Those that cannot be used with the loaded model say why.
+    ///
+    /// # Realtime safety
+    /// Reads files and allocates.
+    pub fn trait_files(&self) -> Vec<TraitFile> {
+        let source = self.wanted.lock().source.clone();
+        let model = self.status.loaded();
+        let hash = model.as_ref().map_or("", |model| model.hash());
+        trait_files::list(&trait_files::folders(&source, hash), &|directions, file| match &model {
+            Some(model) => model.check_trait(directions, file),
+            None => trait_files::check_kind(directions, file),
+        })
     }
 
     /// Generation of the newest prompt.
@@ -244,4 +322,9 @@ impl Drop for Handle {
             let _ = threads.runner.join();
         }
     }
+}
+
+/// What traits are before there is a model.
+pub(crate) fn waiting(traits: &[Option<TraitReference>; TRAITS]) -> [TraitState; TRAITS] {
+    std::array::from_fn(|slot| if traits[slot].is_some() { TraitState::Waiting } else { TraitState::Unset })
 }

@@ -8,38 +8,50 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::backend::cuda::abi::status;
 use crate::backend::cuda::{self, Card, CudaBackend, CudaCodec, CudaModel, Library};
 use crate::backend::{BackendError, Device};
+use crate::control::TRAITS;
 use crate::error::EngineError;
-use crate::handle::ModelSource;
+use crate::handle::{self, ModelSource};
 use crate::model::Model;
 use crate::player::Player;
 use crate::precision::Precision;
 use crate::runner::Order;
 use crate::status::{State, StatusCell};
+use crate::steering::trait_files::TraitReference;
 use crate::text::Prompt;
 
 /// What the handle asks for.
 pub(crate) enum Request {
     /// Load a model and encode the prompt that it starts with.
-    Model {
-        source: ModelSource,
-        prompt: String,
-        generation: u32,
-        window: Option<usize>,
-        /// `None` is what suits the checkpoint's size.
-        precision: Option<Precision>,
-        device: Device,
-    },
+    Model(Box<ModelRequest>),
     /// Encode a prompt for the model that is loaded.
     Prompt { text: String, generation: u32 },
+    /// Read the files of the trait lanes for the model that is loaded.
+    Traits { traits: Box<[Option<TraitReference>; TRAITS]>, directions: u32 },
     /// End the thread.
     Stop,
+}
+
+/// A model and what it starts with.
+pub(crate) struct ModelRequest {
+    pub source: ModelSource,
+    pub prompt: String,
+    /// Of the prompt.
+    pub generation: u32,
+    /// Files of the trait lanes.
+    pub traits: [Option<TraitReference>; TRAITS],
+    /// Their generation.
+    pub directions: u32,
+    pub window: Option<usize>,
+    /// `None` is what suits the checkpoint's size.
+    pub precision: Option<Precision>,
+    pub device: Device,
 }
 
 pub(crate) struct Loader {
     requests: Receiver<Request>,
     orders: Sender<Order>,
     status: Arc<StatusCell>,
-    model: Option<Arc<Model>>,
+    model: Option<(ModelSource, Arc<Model>)>,
 }
 
 impl Loader {
@@ -51,25 +63,19 @@ impl Loader {
     pub(crate) fn run(mut self) {
         while let Ok(request) = self.requests.recv() {
             match request {
-                Request::Model { source, prompt, generation, window, precision, device } => {
-                    self.load(&source, &prompt, generation, window, precision, device);
-                }
+                Request::Model(request) => self.load(&request),
                 Request::Prompt { text, generation } => self.encode(&text, generation),
+                Request::Traits { traits, directions } => self.steer(&traits, directions),
                 Request::Stop => return,
             }
         }
     }
 
-    fn load(
-        &mut self,
-        source: &ModelSource,
-        text: &str,
-        generation: u32,
-        window: Option<usize>,
-        precision: Option<Precision>,
-        device: Device,
-    ) {
+    fn load(&mut self, request: &ModelRequest) {
+        let source = &request.source;
         self.model = None;
+        self.status.set_loaded(None);
+        self.status.set_traits(handle::waiting(&request.traits));
         self.send(Order::Silence { dead: false });
         self.status.set_model(&Model::name_of(source));
         self.status.set_notice(String::new());
@@ -78,9 +84,9 @@ impl Loader {
         let progress = |percent| self.status.set_state(State::Loading(percent));
         // A configuration that cannot be read has its say when the model is loaded.
         let suited = || Model::suited_precision(source).unwrap_or_default();
-        let loaded = Model::load_at(source, precision.unwrap_or_else(suited), &progress).and_then(|model| {
+        let loaded = Model::load_at(source, request.precision.unwrap_or_else(suited), &progress).and_then(|model| {
             self.status.set_state(State::Warming);
-            let prompt = Arc::new(model.prompt(text)?);
+            let prompt = Arc::new(model.prompt(&request.prompt)?);
             Ok((model, prompt))
         });
         match loaded {
@@ -88,14 +94,19 @@ impl Loader {
                 if let Some(notice) = model.notice() {
                     self.status.set_notice(notice.to_owned());
                 }
-                let mut player = Box::new(self.player(source, &model, prompt, window, device));
+                let mut player = Box::new(self.player(source, &model, prompt, request.window, request.device));
                 player.warm_up();
                 if let Some(notice) = player.take_notice() {
                     self.status.set_notice(notice);
                     self.status.set_device(player.place());
                 }
-                self.model = Some(model);
-                self.send(Order::Play { player, prompt: generation });
+                let (steering, states) = model.with_traits(source, &request.traits);
+                player.set_steering(steering);
+                self.status.set_traits(states);
+                self.status.set_loaded(Some(&model));
+                self.model = Some((source.clone(), model));
+                let (prompt, directions) = (request.generation, request.directions);
+                self.send(Order::Play { player, prompt, directions });
                 self.status.set_state(State::Ready);
             }
             Err(error) => {
@@ -141,7 +152,7 @@ impl Loader {
 
     fn encode(&self, text: &str, generation: u32) {
         // Without a model there is nothing to encode for: the next model brings the newest prompt along.
-        let Some(model) = &self.model else { return };
+        let Some((_, model)) = &self.model else { return };
         let prompt = match model.prompt(text) {
             Ok(prompt) => Some(Arc::new(prompt)),
             Err(error) => {
@@ -150,6 +161,17 @@ impl Loader {
             }
         };
         self.send(Order::Prompt { generation, prompt });
+    }
+
+    fn steer(&self, traits: &[Option<TraitReference>; TRAITS], directions: u32) {
+        let Some((source, model)) = &self.model else {
+            // The next model brings them along.
+            self.status.set_traits(handle::waiting(traits));
+            return;
+        };
+        let (steering, states) = model.with_traits(source, traits);
+        self.status.set_traits(states);
+        self.send(Order::Directions { generation: directions, steering });
     }
 
     fn send(&self, order: Order) {

@@ -1,12 +1,14 @@
 //! A loaded checkpoint, ready to play: decoder, codec, text encoder, steering tables. Immutable and shared: one copy of
 //! the weights in a process, however many plugin instances. Made on the loader thread.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointSource, CodecConfig, Config};
 use crate::codec::CodecDecoder;
+use crate::control::TRAITS;
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::packed::{self, PackedFile};
 use crate::decoder::quality::Quality;
@@ -20,6 +22,7 @@ use crate::precision::Precision;
 use crate::steering::directions::{Directions, DirectionsError};
 use crate::steering::doses::Lane;
 use crate::steering::table::{LaneTable, Steering};
+use crate::steering::trait_files::{self, TraitError, TraitReference, TraitState};
 use crate::text::{Prompt, TextEncoder};
 
 /// Note directions are looked for under this name beside the checkpoint's own files.
@@ -116,7 +119,7 @@ impl Model {
     ) -> Result<Arc<Self>, EngineError> {
         let mut model = Self::read(&source.checkpoint(), precision, &|_| ())?;
         for own in directions {
-            let lane = Lane::ALL.into_iter().find(|lane| lane.concept() == own.concept);
+            let lane = Lane::FAMILIES.into_iter().find(|lane| lane.concept() == own.concept);
             // A concept without a lane cannot be played yet.
             let Some(lane) = lane else { continue };
             let file = directions_file(&own.concept);
@@ -201,7 +204,7 @@ impl Model {
     /// Takes the directions beside the checkpoint; those that cannot be used become the notice.
     fn take_files_beside(&mut self, source: &CheckpointSource) {
         let mut notices = Vec::new();
-        for lane in Lane::ALL {
+        for lane in Lane::FAMILIES {
             match self.table_beside(source, lane) {
                 Ok(Some(table)) => self.steering.set(lane, table),
                 Ok(None) => {}
@@ -224,6 +227,53 @@ impl Model {
     fn table(&self, directions: &Directions, file: &str, lane: Lane) -> Result<LaneTable, DirectionsError> {
         directions.check(file, &self.name, &self.hash, self.decoder.blocks(), self.decoder.hidden())?;
         LaneTable::new(directions, file, lane.classes())
+    }
+
+    /// The checkpoint's own tables with those of traits beside them, and what became of each trait. One that cannot be used leaves
+    /// its lane without a table: it does not steer.
+    pub fn with_traits(
+        &self,
+        source: &ModelSource,
+        traits: &[Option<TraitReference>; TRAITS],
+    ) -> (Steering, [TraitState; TRAITS]) {
+        let folders = trait_files::folders(source, &self.hash);
+        let mut steering = self.steering.clone();
+        let mut states = [const { TraitState::Unset }; TRAITS];
+        for ((lane, reference), state) in Lane::TRAITS.into_iter().zip(traits).zip(&mut states) {
+            let Some(reference) = reference else { continue };
+            *state = match self.trait_table(&steering, reference, &folders) {
+                Ok((table, changed)) => {
+                    steering.set(lane, table);
+                    TraitState::InUse { changed }
+                }
+                Err(error) => TraitState::Refused(error.to_string()),
+            };
+        }
+        (steering, states)
+    }
+
+    fn trait_table(
+        &self,
+        steering: &Steering,
+        reference: &TraitReference,
+        folders: &[PathBuf],
+    ) -> Result<(LaneTable, bool), TraitError> {
+        let (bytes, path, changed) = trait_files::find(reference, folders)?;
+        let file = path.display().to_string();
+        let directions = Directions::from_bytes(&bytes, &file)?;
+        self.check_trait(&directions, &file)?;
+        let table = LaneTable::new(&directions, &file, 1)?;
+        steering.check_rows(&table, &file)?;
+        Ok((table, changed))
+    }
+
+    /// Whether these directions can be a trait's with this checkpoint.
+    ///
+    /// # Errors
+    /// The first thing that is wrong; for another checkpoint's it names both.
+    pub fn check_trait(&self, directions: &Directions, file: &str) -> Result<(), TraitError> {
+        directions.check(file, &self.name, &self.hash, self.decoder.blocks(), self.decoder.hidden())?;
+        trait_files::check_kind(directions, file)
     }
 
     /// The clock of a checkpoint, from its configuration alone.
@@ -296,7 +346,7 @@ impl Model {
         &self.codec
     }
 
-    /// The tables of the lanes that the checkpoint has directions for.
+    /// The tables of the lanes that the checkpoint has directions for. Traits are not among them ([`Model::with_traits`]).
     pub fn steering(&self) -> &Steering {
         &self.steering
     }

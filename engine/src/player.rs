@@ -22,6 +22,7 @@ use crate::model::Model;
 use crate::piece::{Piece, Sink, on_processor};
 use crate::pool::Pool;
 use crate::steering::doses::Doses;
+use crate::steering::table::Steering;
 use crate::text::Prompt;
 use roll::{REBUILD_POSITIONS, Roll};
 
@@ -45,6 +46,8 @@ pub struct StepWork {
 /// Plays one model.
 pub struct Player {
     model: Arc<Model>,
+    /// The checkpoint's tables, and those of the traits that are in use.
+    steering: Steering,
     /// What the next step of the current piece sounds under.
     prompt: Arc<Prompt>,
     /// What the rebuild under way was begun under; `None` between rebuilds.
@@ -137,6 +140,7 @@ impl Player {
             ending_prompt: None,
             prompt,
             pool,
+            steering: model.steering().clone(),
             model,
         }
     }
@@ -181,6 +185,12 @@ impl Player {
     /// ending piece go on under the prompt that they began with.
     pub fn set_prompt(&mut self, prompt: Arc<Prompt>) {
         self.prompt = prompt;
+    }
+
+    /// The next step is steered by these tables, exactly. What is there stays as it is; positions of a window that is being
+    /// rebuilt get the doses that they first had, of these tables.
+    pub fn set_steering(&mut self, steering: Steering) {
+        self.steering = steering;
     }
 
     /// Whether an ended piece still has frames to flush.
@@ -313,7 +323,7 @@ impl Player {
         }
 
         let steered = self.write_injections(current, ending, rebuilding.clone());
-        let steering = self.model.steering();
+        let steering = &self.steering;
         let held = std::array::from_fn::<_, SLOTS, _>(|slot| {
             let piece = if slot == 1 { ending } else { current };
             let step = match (slot, &rebuilding) {
@@ -326,7 +336,7 @@ impl Player {
             steering.pushes(doses)
         });
         let mut rows = ArrayVec::<StepRow<'_>, MAX_ROWS>::new();
-        let conditional_only = self.model.steering().conditional_only();
+        let conditional_only = steering.conditional_only();
         let caches_of = |pair: usize| [2 * pair, 2 * pair + 1];
         let mut push = |pair: usize, position: u32, codes, slot: usize| {
             let prompt = match slot {
@@ -385,7 +395,7 @@ impl Player {
         })?;
         if let Some(current) = current {
             // What the unconditional row, which is looked at, was given.
-            let given = steered[0] && !self.model.steering().conditional_only();
+            let given = steered[0] && !self.steering.conditional_only();
             let injected = if given { self.injections[0].as_slice() } else { &[] };
             let mut tap = 0;
             for ((_, guard), probe) in self.pieces[current].guards().into_iter().zip(probes) {
@@ -425,7 +435,7 @@ impl Player {
         rebuilding: Option<Range<u32>>,
     ) -> [bool; SLOTS] {
         let mut steered = [false; SLOTS];
-        let steering = self.model.steering();
+        let steering = &self.steering;
         for (slot, piece) in [(0, current), (1, ending)] {
             if let Some(piece) = piece {
                 let piece = &self.pieces[piece];

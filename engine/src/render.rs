@@ -41,7 +41,7 @@ pub fn frame_of(seconds: f64, format: StreamFormat) -> u32 {
     (sample / format.frame_samples as u64) as u32
 }
 
-/// Renders `frames` frames. `moves` are in order of time; before the first one, an unsteered frame with the newest prompt.
+/// Renders `frames` frames. `moves` are in order of time; before the first one, an unsteered frame with the newest prompt and directions.
 /// `progress` hears how many frames are done. Returns interleaved samples, `frames * frame_samples * CHANNELS`.
 ///
 /// # Errors
@@ -66,7 +66,7 @@ pub fn render(
     let mut audio = Vec::with_capacity(frames as usize * format.frame_samples * CHANNELS);
     let mut frame = vec![0.0; format.frame_samples * CHANNELS];
     let mut control = ControlFrame::new(1, 0);
-    control.prompt = handle.prompt_generation();
+    (control.prompt, control.directions) = (handle.prompt_generation(), handle.directions_generation());
     let (mut sent, mut received, mut ended) = (0, 0, false);
     let mut moves = moves.iter().peekable();
     let mut since = Instant::now();

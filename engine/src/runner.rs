@@ -12,6 +12,7 @@ use crate::error::EngineError;
 use crate::link::{FrameHeader, RunnerLink};
 use crate::player::Player;
 use crate::status::{State, StatusCell};
+use crate::steering::table::Steering;
 use crate::text::Prompt;
 
 /// How often the queue is looked at while music plays. Far below a frame (20 ms), so it costs no audible latency.
@@ -23,17 +24,19 @@ const IDLE_POLL: Duration = Duration::from_millis(4);
 /// When idling begins.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// The longest wait for a prompt that is being encoded, while the audio thread is able to wait.
-const PROMPT_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait for a prompt that is being encoded or directions that are being read, while the audio thread is able to wait.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the loader and the handle tell the runner.
 pub(crate) enum Order {
     /// A new audio end: the old one is dropped.
     Connect(RunnerLink),
-    /// Play this model from the next frame on, with the prompt of the given generation.
-    Play { player: Box<Player>, prompt: u32 },
+    /// Play this model from the next frame on, with the prompt and the trait lanes' directions of the given generations.
+    Play { player: Box<Player>, prompt: u32, directions: u32 },
     /// A prompt is ready; `None` when it could not be encoded and the old one stays.
     Prompt { generation: u32, prompt: Option<Arc<Prompt>> },
+    /// Tables with the trait lanes' directions are ready.
+    Directions { generation: u32, steering: Steering },
     /// There is no model to play (loading, failed); frames are not answered.
     Silence { dead: bool },
     /// End the thread.
@@ -45,16 +48,49 @@ pub(crate) struct Runner {
     status: Arc<StatusCell>,
     link: Option<RunnerLink>,
     player: Option<Box<Player>>,
-    /// Prompts that are ready but whose frame has not come, newest last.
-    ready: Vec<(u32, Option<Arc<Prompt>>)>,
-    /// Generation of the prompt that sounds.
-    prompt: u32,
+    /// `None` keeps the prompt that sounds.
+    prompts: Changes<Option<Arc<Prompt>>>,
+    directions: Changes<Steering>,
     /// No model: say so to the audio thread, so that it does not wait.
     dead: bool,
     /// Smoothed compute time of a frame, seconds.
     frame_seconds: f64,
     /// Told to stop while waiting for something else.
     stopping: bool,
+}
+
+/// Changes that are ready but whose frame has not come.
+struct Changes<T> {
+    ready: Vec<(u32, T)>,
+    /// Generation that sounds.
+    current: u32,
+}
+
+impl<T> Changes<T> {
+    const NONE: Self = Self { ready: Vec::new(), current: 0 };
+
+    /// A player that starts with this generation.
+    fn begin(&mut self, generation: u32) {
+        self.ready.clear();
+        self.current = generation;
+    }
+
+    fn push(&mut self, generation: u32, change: T) {
+        // One that comes after a later one has no frame left.
+        if generation > self.current {
+            self.ready.push((generation, change));
+        }
+    }
+
+    /// The newest that frames of generation `asked` may sound under, if it does not sound yet.
+    fn take(&mut self, asked: u32) -> Option<T> {
+        let due = |(_, (generation, _)): &(usize, &(u32, T))| *generation <= asked;
+        let (place, _) = self.ready.iter().enumerate().filter(due).max_by_key(|(_, (generation, _))| *generation)?;
+        let (generation, change) = self.ready.swap_remove(place);
+        self.current = generation;
+        self.ready.retain(|(other, _)| *other > generation);
+        Some(change)
+    }
 }
 
 impl Runner {
@@ -64,8 +100,8 @@ impl Runner {
             status,
             link: None,
             player: None,
-            ready: Vec::new(),
-            prompt: 0,
+            prompts: Changes::NONE,
+            directions: Changes::NONE,
             dead: true,
             frame_seconds: 0.0,
             stopping: false,
@@ -108,13 +144,14 @@ impl Runner {
                     player.stop();
                 }
             }
-            Order::Play { player, prompt } => {
+            Order::Play { player, prompt, directions } => {
                 self.player = Some(player);
-                self.prompt = prompt;
-                self.ready.clear();
+                self.prompts.begin(prompt);
+                self.directions.begin(directions);
                 self.set_dead(false);
             }
-            Order::Prompt { generation, prompt } => self.ready.push((generation, prompt)),
+            Order::Prompt { generation, prompt } => self.prompts.push(generation, prompt),
+            Order::Directions { generation, steering } => self.directions.push(generation, steering),
             Order::Silence { dead } => {
                 self.player = None;
                 self.set_dead(dead);
@@ -151,7 +188,7 @@ impl Runner {
                 true
             }
             Some(control) => {
-                if !self.adopt_prompt(&control) {
+                if !self.adopt(&control) {
                     return false;
                 }
                 if let Some(link) = &mut self.link {
@@ -168,50 +205,40 @@ impl Runner {
         }
     }
 
-    /// Brings the prompt that `control` asks for, if it is ready. `false`: not yet, and the audio thread can wait.
-    fn adopt_prompt(&mut self, control: &ControlFrame) -> bool {
-        let asked = control.prompt;
-        while asked > self.prompt {
-            let due = self.ready.iter().rposition(|(generation, _)| *generation <= asked);
-            if let Some(due) = due {
-                let (generation, prompt) = self.ready.swap_remove(due);
-                self.ready.retain(|(other, _)| *other > generation);
-                self.prompt = generation;
-                if let (Some(prompt), Some(player)) = (prompt, &mut self.player) {
+    /// Brings the prompt and the directions that `control` asks for, as far as they are ready. `false`: not yet, and the audio
+    /// thread can wait.
+    fn adopt(&mut self, control: &ControlFrame) -> bool {
+        let since = Instant::now();
+        loop {
+            if let Some(player) = &mut self.player {
+                if let Some(Some(prompt)) = self.prompts.take(control.prompt) {
                     player.set_prompt(prompt);
                 }
-                continue;
-            }
-            let patient = self.link.as_ref().is_some_and(|link| link.is_patient());
-            if !patient {
-                // Live: the old prompt goes on until the new one is ready.
-                return true;
-            }
-            let since = Instant::now();
-            loop {
-                match self.orders.recv_timeout(POLL) {
-                    Ok(order) => {
-                        let prompt = matches!(order, Order::Prompt { .. });
-                        if matches!(order, Order::Stop) {
-                            self.stopping = true;
-                            return false;
-                        }
-                        self.obey(order);
-                        if prompt {
-                            break;
-                        }
-                        return false;
-                    }
-                    Err(RecvTimeoutError::Timeout) if since.elapsed() < PROMPT_PATIENCE => {
-                        if self.link.as_ref().is_none_or(|link| link.is_closed() || !link.is_patient()) {
-                            return true;
-                        }
-                    }
-                    Err(_) => return true,
+                if let Some(steering) = self.directions.take(control.directions) {
+                    player.set_steering(steering);
                 }
             }
+            let lacks = self.prompts.current < control.prompt || self.directions.current < control.directions;
+            // Live: what was before goes on until the new is ready.
+            if !lacks || !self.link.as_ref().is_some_and(|link| link.is_patient() && !link.is_closed()) {
+                return true;
+            }
+            match self.orders.recv_timeout(POLL) {
+                Ok(Order::Stop) => {
+                    self.stopping = true;
+                    return false;
+                }
+                Ok(order) => {
+                    let ready = matches!(order, Order::Prompt { .. } | Order::Directions { .. });
+                    self.obey(order);
+                    if !ready {
+                        return false;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if since.elapsed() < PATIENCE => {}
+                Err(_) => return true,
+            }
         }
-        true
     }
 
     fn play(&mut self, control: Option<&ControlFrame>) {
@@ -250,5 +277,26 @@ impl Runner {
         self.status.set_state(State::Failed(error.to_string()));
         self.player = None;
         self.set_dead(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_change_that_is_due_sounds_and_older_ones_are_forgotten() {
+        let mut changes = Changes::NONE;
+        changes.push(2, "two");
+        changes.push(3, "three");
+        changes.push(1, "one, late");
+        assert_eq!(changes.take(0), None);
+        assert_eq!((changes.take(2), changes.current), (Some("two"), 2));
+        changes.push(1, "one, later still");
+        assert_eq!(changes.ready, [(3, "three")]);
+        assert_eq!((changes.take(9), changes.current, changes.take(9)), (Some("three"), 3, None));
+        changes.begin(7);
+        changes.push(7, "seven");
+        assert_eq!(changes.take(9), None, "the player began with it");
     }
 }

@@ -1,8 +1,13 @@
 //! What the editor, the host log and the audio thread may read of the engine: a visible state machine and counters.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+
+use crate::control::TRAITS;
+use crate::model::Model;
+use crate::steering::trait_files::TraitState;
 
 /// Where the model is between nothing and ready.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +44,8 @@ pub struct Status {
     pub device: String,
     /// The last problem that did not stop the engine (a prompt that could not be encoded, directions refused), or empty.
     pub notice: String,
+    /// What became of the file of each trait lane.
+    pub traits: [TraitState; TRAITS],
     /// Real-time factor of the runner: audio seconds made per wall second while it computes; 0 before the first frame.
     pub real_time_factor: f32,
     /// Frames computed since the engine started.
@@ -49,6 +56,9 @@ pub struct Status {
 pub struct StatusCell {
     text: Mutex<(State, String, String)>,
     device: Mutex<String>,
+    traits: Mutex<[TraitState; TRAITS]>,
+    /// The model that is loaded; weak, or it would outlive its player.
+    loaded: Mutex<Weak<Model>>,
     real_time_factor: AtomicU32,
     frames: AtomicU64,
 }
@@ -58,6 +68,8 @@ impl Default for StatusCell {
         Self {
             text: Mutex::new((State::Absent, String::new(), String::new())),
             device: Mutex::default(),
+            traits: Mutex::default(),
+            loaded: Mutex::default(),
             real_time_factor: AtomicU32::new(0),
             frames: AtomicU64::new(0),
         }
@@ -76,6 +88,7 @@ impl StatusCell {
             model,
             device: self.device.lock().clone(),
             notice,
+            traits: self.traits.lock().clone(),
             real_time_factor: f32::from_bits(self.real_time_factor.load(Ordering::Relaxed)),
             frames: self.frames.load(Ordering::Relaxed),
         }
@@ -99,6 +112,23 @@ impl StatusCell {
 
     pub(crate) fn set_device(&self, device: String) {
         *self.device.lock() = device;
+    }
+
+    pub(crate) fn set_loaded(&self, model: Option<&Arc<Model>>) {
+        *self.loaded.lock() = model.map(Arc::downgrade).unwrap_or_default();
+    }
+
+    pub(crate) fn loaded(&self) -> Option<Arc<Model>> {
+        self.loaded.lock().upgrade()
+    }
+
+    pub(crate) fn set_traits(&self, traits: [TraitState; TRAITS]) {
+        for state in &traits {
+            if let TraitState::Refused(why) = state {
+                log::warn!("{why}");
+            }
+        }
+        *self.traits.lock() = traits;
     }
 
     pub(crate) fn set_notice(&self, notice: String) {

@@ -9,3 +9,4 @@ pub mod guard;
 pub mod push;
 pub mod schedule;
 pub mod table;
+pub mod trait_files;

@@ -47,11 +47,19 @@ pub enum Learnable {
     Gain,
     /// Silence.
     Bypass,
+    /// Strength of the first trait.
+    Trait1,
+    /// Strength of the second trait.
+    Trait2,
+    /// Strength of the third trait.
+    Trait3,
+    /// Strength of the fourth trait.
+    Trait4,
 }
 
 impl Learnable {
     /// Every one, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Note,
         Self::NoteStrength,
         Self::ChordRoot,
@@ -66,6 +74,10 @@ impl Learnable {
         Self::TopK,
         Self::Gain,
         Self::Bypass,
+        Self::Trait1,
+        Self::Trait2,
+        Self::Trait3,
+        Self::Trait4,
     ];
 
     /// Id of the parameter, as projects store it.
@@ -85,6 +97,10 @@ impl Learnable {
             Self::TopK => "top_k",
             Self::Gain => "gain",
             Self::Bypass => "bypass",
+            Self::Trait1 => "trait_1_strength",
+            Self::Trait2 => "trait_2_strength",
+            Self::Trait3 => "trait_3_strength",
+            Self::Trait4 => "trait_4_strength",
         }
     }
 
@@ -120,11 +136,42 @@ impl Learnable {
                 lanes.gain = if db <= GAIN_DB.0 { 0.0 } else { 10.0f32.powf(db / 20.0) };
             }
             Self::Bypass => lanes.bypass = at >= 0.5,
+            Self::Trait1 => lanes.traits[0] = steps(along((-1.0, 1.0)), 0.001),
+            Self::Trait2 => lanes.traits[1] = steps(along((-1.0, 1.0)), 0.001),
+            Self::Trait3 => lanes.traits[2] = steps(along((-1.0, 1.0)), 0.001),
+            Self::Trait4 => lanes.traits[3] = steps(along((-1.0, 1.0)), 0.001),
+        }
+    }
+
+    /// Takes it from other values.
+    ///
+    /// # Realtime safety
+    /// Pure arithmetic.
+    pub fn copy(self, from: &LaneValues, to: &mut LaneValues) {
+        match self {
+            Self::Note => to.note = from.note,
+            Self::NoteStrength => to.note_strength = from.note_strength,
+            Self::ChordRoot => to.chord_root = from.chord_root,
+            Self::ChordQuality => to.chord_quality = from.chord_quality,
+            Self::ChordStrength => to.chord_strength = from.chord_strength,
+            Self::TempoStrength => to.tempo_strength = from.tempo_strength,
+            Self::Strength => to.strength = from.strength,
+            Self::Attack => to.attack = from.attack,
+            Self::Release => to.release = from.release,
+            Self::Temperature => to.temperature = from.temperature,
+            Self::Guidance => to.guidance = from.guidance,
+            Self::TopK => to.top_k = from.top_k,
+            Self::Gain => to.gain = from.gain,
+            Self::Bypass => to.bypass = from.bypass,
+            Self::Trait1 => to.traits[0] = from.traits[0],
+            Self::Trait2 => to.traits[1] = from.traits[1],
+            Self::Trait3 => to.traits[2] = from.traits[2],
+            Self::Trait4 => to.traits[3] = from.traits[3],
         }
     }
 
     /// Whether two sets of values agree in it.
-    fn is_same(self, a: &LaneValues, b: &LaneValues) -> bool {
+    pub fn is_same(self, a: &LaneValues, b: &LaneValues) -> bool {
         match self {
             Self::Note => a.note == b.note,
             Self::NoteStrength => a.note_strength == b.note_strength,
@@ -140,6 +187,10 @@ impl Learnable {
             Self::TopK => a.top_k == b.top_k,
             Self::Gain => a.gain == b.gain,
             Self::Bypass => a.bypass == b.bypass,
+            Self::Trait1 => a.traits[0] == b.traits[0],
+            Self::Trait2 => a.traits[1] == b.traits[1],
+            Self::Trait3 => a.traits[2] == b.traits[2],
+            Self::Trait4 => a.traits[3] == b.traits[3],
         }
     }
 }
@@ -245,6 +296,13 @@ impl Controllers {
         }
     }
 
+    /// Lets go of everything that a program says, which is newer.
+    pub fn release(&mut self) {
+        let kept = [Learnable::Gain, Learnable::Bypass].map(|one| self.over[one as usize]);
+        self.over = [None; Learnable::ALL.len()];
+        (self.over[Learnable::Gain as usize], self.over[Learnable::Bypass as usize]) = kept.into();
+    }
+
     /// The host's values go from `before` to `now`: what changes is no longer held by its controller.
     pub fn yield_to(&mut self, before: &LaneValues, now: &LaneValues) {
         for (target, over) in Learnable::ALL.iter().zip(&mut self.over) {
@@ -299,7 +357,7 @@ mod tests {
                 // SAFETY: the parameters outlive the pointer.
                 let by_host = unsafe {
                     param._internal_set_normalized_value(at);
-                    host::lanes(&params, 0)
+                    host::lanes(&params, 0, 0)
                 };
                 let mut by_controller = by_host;
                 target.set(&mut by_controller, at);
@@ -311,6 +369,10 @@ mod tests {
                     Learnable::NoteStrength => near(1.0 + by_host.note_strength, 1.0 + by_controller.note_strength),
                     Learnable::ChordStrength => near(1.0 + by_host.chord_strength, 1.0 + by_controller.chord_strength),
                     Learnable::TempoStrength => near(1.0 + by_host.tempo_strength, 1.0 + by_controller.tempo_strength),
+                    Learnable::Trait1 => near(1.0 + by_host.traits[0], 1.0 + by_controller.traits[0]),
+                    Learnable::Trait2 => near(1.0 + by_host.traits[1], 1.0 + by_controller.traits[1]),
+                    Learnable::Trait3 => near(1.0 + by_host.traits[2], 1.0 + by_controller.traits[2]),
+                    Learnable::Trait4 => near(1.0 + by_host.traits[3], 1.0 + by_controller.traits[3]),
                     Learnable::Strength => near(by_host.strength, by_controller.strength),
                     Learnable::Temperature => near(by_host.temperature, by_controller.temperature),
                     Learnable::Guidance => near(by_host.guidance, by_controller.guidance),

@@ -49,13 +49,14 @@ pub fn event<S>(host: &NoteEvent<S>) -> Option<TimedEvent> {
             None => KeyEvent::AllOff,
         },
         NoteEvent::MidiCC { cc, value, .. } => KeyEvent::controller(cc, value)?,
+        NoteEvent::MidiProgramChange { program, .. } => KeyEvent::Program(program),
         _ => return None,
     };
     Some(TimedEvent { offset: host.timing(), event })
 }
 
-/// What the parameters say now. `prompt` is the generation of the current prompt.
-pub fn lanes(params: &TillerParams, prompt: u32) -> LaneValues {
+/// What the parameters say now; the generations are the engine's newest.
+pub fn lanes(params: &TillerParams, prompt: u32, directions: u32) -> LaneValues {
     LaneValues {
         note: params.note.value().pitch_class(),
         note_strength: params.note_strength.value(),
@@ -63,6 +64,7 @@ pub fn lanes(params: &TillerParams, prompt: u32) -> LaneValues {
         chord_quality: params.chord_quality.value().quality(),
         chord_strength: params.chord_strength.value(),
         tempo_strength: params.tempo_strength.value(),
+        traits: params.traits().map(|strength| strength.value()),
         attack: params.attack.value(),
         release: params.release.value(),
         strength: params.strength.value(),
@@ -73,6 +75,7 @@ pub fn lanes(params: &TillerParams, prompt: u32) -> LaneValues {
         gain: params.linear_gain(),
         bypass: params.bypass.value(),
         prompt,
+        directions,
     }
 }
 
@@ -138,6 +141,8 @@ mod tests {
         assert_eq!(event(&cc(1, 0.0)), at(3, KeyEvent::Controller { number: 1, value: 0 }));
         assert_eq!(event(&cc(74, 90.0 / 127.0)), at(3, KeyEvent::Controller { number: 74, value: 90 }));
         assert_eq!(event(&cc(74, f32::NAN)), None);
+        let program = NoteEvent::<()>::MidiProgramChange { timing: 5, channel: 9, program: 12 };
+        assert_eq!(event(&program), at(5, KeyEvent::Program(12)));
         let off = NoteEvent::<()>::NoteOff {
             timing: 0,
             voice_id: VoiceID::Wildcard,

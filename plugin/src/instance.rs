@@ -9,10 +9,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::precision::Precision;
+use tiller_engine::steering::trait_files::TraitFile;
 
 use crate::latency::{self, LatencySetting};
 use crate::meters::Meters;
+use crate::presets::PresetFolder;
 use crate::processor::{Processor, ProcessorSettings};
+use crate::programs::{ProgramLine, ProgramOverlay, Programs};
 use crate::state::ProjectStore;
 use crate::state::document::{DEFAULT_PROMPT, FileReference, Project};
 use crate::status_line::Readings;
@@ -20,8 +23,14 @@ use crate::status_line::Readings;
 /// Longest wait for the embedded model. It takes less than a second unless the machine is badly loaded.
 const EMBEDDED_WAIT: Duration = Duration::from_secs(5);
 
-/// What was asked of the engine: which model, and how exactly kept.
-type Asked = (ModelSource, Option<Precision>);
+/// What was asked of the engine.
+#[derive(Default)]
+struct Asked {
+    /// Which model, and how exactly kept; `None` before anybody asked.
+    model: Option<(ModelSource, Option<Precision>)>,
+    /// The project's prompt, as it was when it was last asked for: a program's takes its place in the engine, not in the project.
+    prompt: String,
+}
 
 /// One plugin instance, without its audio.
 pub struct Instance {
@@ -31,7 +40,10 @@ pub struct Instance {
     pub project: Arc<ProjectStore>,
     /// Written by the audio thread; it also holds the Play button.
     pub meters: Arc<Meters>,
-    asked: Arc<Mutex<Option<Asked>>>,
+    /// Program changes on their way.
+    pub line: Arc<ProgramLine>,
+    programs: Mutex<Arc<Programs>>,
+    asked: Arc<Mutex<Asked>>,
     trouble: Mutex<String>,
     sample_rate: AtomicU32,
 }
@@ -52,7 +64,8 @@ impl Default for Instance {
     fn default() -> Self {
         let handle = Arc::new(Handle::new());
         handle.set_prompt(DEFAULT_PROMPT);
-        let asked = Arc::new(Mutex::new(None));
+        let asked = Arc::new(Mutex::new(Asked { model: None, prompt: DEFAULT_PROMPT.to_owned() }));
+        let line = Arc::new(ProgramLine::new(&handle));
         let meters: Arc<Meters> = Arc::default();
         let listener = (handle.clone(), asked.clone(), meters.clone());
         let project = Arc::new(ProjectStore::new(move |project| {
@@ -61,20 +74,35 @@ impl Default for Instance {
             listener.2.keys.velocity.store(project.velocity, Ordering::Relaxed);
             follow(&listener.0, &listener.1, project);
         }));
-        Self { handle, project, meters, asked, trouble: Mutex::default(), sample_rate: AtomicU32::new(0) }
+        Self {
+            handle,
+            project,
+            meters,
+            line,
+            programs: Mutex::default(),
+            asked,
+            trouble: Mutex::default(),
+            sample_rate: AtomicU32::new(0),
+        }
     }
 }
 
 /// Makes the engine play what the project says. A model that is asked for already is not loaded again: hosts hand the
 /// same state over several times.
-fn follow(handle: &Handle, asked: &Mutex<Option<Asked>>, project: &Project) {
-    handle.set_prompt(&project.prompt);
-    let wanted = (source_of(project.model.as_ref()), project.precision);
+fn follow(handle: &Handle, asked: &Mutex<Asked>, project: &Project) {
     let mut asked = asked.lock();
-    if asked.as_ref().unwrap_or(&(ModelSource::Embedded, None)) != &wanted {
+    if asked.prompt != project.prompt {
+        handle.set_prompt(&project.prompt);
+        asked.prompt.clone_from(&project.prompt);
+    }
+    for (slot, file) in project.traits.iter().enumerate() {
+        handle.set_trait(slot, file.as_ref().map(FileReference::trait_reference));
+    }
+    let wanted = (source_of(project.model.as_ref()), project.precision);
+    if asked.model.as_ref().unwrap_or(&(ModelSource::Embedded, None)) != &wanted {
         handle.set_precision(wanted.1);
         handle.set_model(wanted.0.clone());
-        *asked = Some(wanted);
+        asked.model = Some(wanted);
     }
 }
 
@@ -100,7 +128,7 @@ impl Instance {
         self.project.settle();
         let project = self.project.project();
         let source = source_of(project.model.as_ref());
-        let first = self.asked.lock().replace((source.clone(), project.precision)).is_none();
+        let first = self.asked.lock().model.replace((source.clone(), project.precision)).is_none();
         if first {
             self.handle.set_precision(project.precision);
             // Reads the frame clock, which the latency depends on, before any weight.
@@ -125,9 +153,31 @@ impl Instance {
             ProcessorSettings { sample_rate: audio.rate, max_block: audio.max_block, latency: audio.latency };
         let processor =
             Processor::new(link, settings, self.meters.clone()).map_err(|error| format!("Silent: {error}."))?;
+        // A new audio end has no program over its parameters, so the prompt is the project's again.
+        let programs = Arc::new(Programs::read(&PresetFolder::user()));
+        *self.programs.lock() = programs.clone();
+        self.line.forget_selected();
+        self.handle.set_prompt(&self.project.project().prompt);
+        let processor = processor.with_programs(ProgramOverlay::new(programs, self.line.clone()));
         self.sample_rate.store((audio.rate as f32).to_bits(), Ordering::Relaxed);
         self.report(String::new());
         Ok(Box::new(processor))
+    }
+
+    /// The presets by number, as program changes select them since the host last started the audio.
+    pub fn programs(&self) -> Arc<Programs> {
+        self.programs.lock().clone()
+    }
+
+    /// Gives a trait lane one of [`Handle::trait_files`], or takes it away. It goes into the project; what becomes of it is in the
+    /// engine's status. `slot` counts from 0.
+    pub fn assign_trait(&self, slot: usize, file: Option<&TraitFile>) {
+        let file = file.map(|file| FileReference::to_trait(&file.reference));
+        self.project.edit(|project| {
+            if let Some(own) = project.traits.get_mut(slot) {
+                *own = file;
+            }
+        });
     }
 
     /// Keeps a sentence about why there is silence; an empty one takes it back.

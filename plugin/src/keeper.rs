@@ -103,16 +103,20 @@ impl Keeper {
     /// A sentence when the system gives no thread: then a change of model counts when the host restarts the audio.
     pub fn start(instance: Arc<Instance>, exchange: Arc<Exchange>) -> Result<Self, String> {
         let (stop, stopped) = bounded::<()>(0);
+        instance.line.set_open(true);
+        let line = instance.line.clone();
         let body = move || {
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 instance.project.settle();
+                instance.line.settle();
                 exchange.follow_model(&instance);
             }
+            instance.line.set_open(false);
         };
-        let thread = std::thread::Builder::new()
-            .name("tiller-keeper".to_owned())
-            .spawn(body)
-            .map_err(|error| format!("The system gave no thread for project changes ({error})."))?;
+        let thread = std::thread::Builder::new().name("tiller-keeper".to_owned()).spawn(body).map_err(|error| {
+            line.set_open(false);
+            format!("The system gave no thread for project changes ({error}).")
+        })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }

@@ -3,7 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_macros, clippy::disallowed_types)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use tiller_engine::control::{Chord, ControlFrame, Lanes, PitchClass, Quality};
+use tiller_engine::control::{Chord, ControlFrame, Lanes, PitchClass, Quality, TRAITS};
 
 use crate::midi::Held;
 
@@ -22,6 +22,8 @@ pub struct LaneValues {
     pub chord_strength: f32,
     /// Slower (below 0) to faster, [-1, 1].
     pub tempo_strength: f32,
+    /// Away from (below 0) or towards each trait, [-1, 1].
+    pub traits: [f32; 4],
     /// Seconds in which a new target's dose rises, 0 and up.
     pub attack: f32,
     /// Seconds in which the dose of a target that is left falls, 0 and up.
@@ -42,6 +44,8 @@ pub struct LaneValues {
     pub bypass: bool,
     /// Generation of the current prompt (`Handle::prompt_generation`).
     pub prompt: u32,
+    /// Generation of the traits' directions (`Handle::directions_generation`).
+    pub directions: u32,
 }
 
 impl Default for LaneValues {
@@ -55,6 +59,7 @@ impl Default for LaneValues {
             chord_quality: None,
             chord_strength: 1.0,
             tempo_strength: 0.0,
+            traits: [0.0; TRAITS],
             attack: 0.0,
             release: 0.0,
             strength: 1.0,
@@ -65,6 +70,7 @@ impl Default for LaneValues {
             gain: 1.0,
             bypass: false,
             prompt: frame.prompt,
+            directions: frame.directions,
         }
     }
 }
@@ -79,6 +85,7 @@ impl LaneValues {
             note_strength: keep(self.note_strength, last.note_strength, -1.0, 1.0),
             chord_strength: keep(self.chord_strength, last.chord_strength, -1.0, 1.0),
             tempo_strength: keep(self.tempo_strength, last.tempo_strength, -1.0, 1.0),
+            traits: std::array::from_fn(|slot| keep(self.traits[slot], last.traits[slot], -1.0, 1.0)),
             attack: keep(self.attack, last.attack, 0.0, 60.0),
             release: keep(self.release, last.release, 0.0, 60.0),
             strength: keep(self.strength, last.strength, 0.0, 1.0),
@@ -101,6 +108,7 @@ impl LaneValues {
         };
         ControlFrame {
             prompt: self.prompt,
+            directions: self.directions,
             seed: self.seed,
             lanes: Lanes {
                 note,
@@ -108,6 +116,7 @@ impl LaneValues {
                 chord,
                 chord_strength: share * self.chord_strength,
                 tempo_strength: self.tempo_strength,
+                traits: self.traits,
                 strength: self.strength,
                 attack: self.attack,
                 release: self.release,
@@ -131,8 +140,10 @@ mod tests {
     #[test]
     fn what_is_not_a_number_keeps_the_last_value() {
         let last = LaneValues { gain: 0.5, note_strength: -0.25, ..LaneValues::default() };
-        let broken = LaneValues { gain: f32::NAN, note_strength: f32::INFINITY, strength: 7.0, ..last };
+        let traits = [f32::NAN, -7.0, 0.25, 0.0];
+        let broken = LaneValues { gain: f32::NAN, note_strength: f32::INFINITY, strength: 7.0, traits, ..last };
         let repaired = broken.repaired(&last);
+        assert_eq!(repaired.traits, [0.0, -1.0, 0.25, 0.0]);
         assert_eq!((repaired.gain, repaired.note_strength, repaired.strength), (0.5, -0.25, 1.0));
     }
 

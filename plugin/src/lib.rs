@@ -15,6 +15,7 @@ pub mod output;
 pub mod params;
 pub mod presets;
 pub mod processor;
+pub mod programs;
 pub mod quantise;
 pub mod resampler;
 pub mod slack;
@@ -25,6 +26,7 @@ pub mod store;
 pub mod stream;
 pub mod target;
 pub mod transport;
+pub mod vst_preset;
 
 use std::sync::Arc;
 
@@ -35,6 +37,7 @@ use crate::instance::{Audio, Instance};
 use crate::keeper::{Exchange, Keeper};
 use crate::midi::TimedEvent;
 use crate::params::TillerParams;
+use crate::params::groups::GroupedParams;
 use crate::processor::{Block, Processor};
 use crate::state::ProjectField;
 
@@ -94,8 +97,12 @@ impl Plugin for Tiller {
         None
     }
 
+    fn filter_state(state: &mut PluginState) {
+        state::migrate(state);
+    }
+
     fn params(&self) -> Arc<dyn Params> {
-        self.params.clone()
+        Arc::new(GroupedParams(self.params.clone()))
     }
 
     fn editor(&mut self, _async_executor: AsyncExecutor<Self>) -> Option<TillerEditor> {
@@ -167,7 +174,11 @@ impl Plugin for Tiller {
         let block = Block {
             samples,
             transport: host::transport(context.transport()),
-            lanes: host::lanes(&self.params, self.instance.handle.prompt_generation()),
+            lanes: host::lanes(
+                &self.params,
+                self.instance.handle.prompt_generation(),
+                self.instance.handle.directions_generation(),
+            ),
             run: host::run(&self.params),
             grid: host::grid(&self.params),
             late: host::late(&self.params),

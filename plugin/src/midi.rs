@@ -20,6 +20,8 @@ pub enum KeyEvent {
     AllOff,
     /// A controller stands at `value`, 0 to 127. `number` 0..120.
     Controller { number: u8, value: u8 },
+    /// A program was selected, 0 to 127.
+    Program(u8),
 }
 
 impl KeyEvent {

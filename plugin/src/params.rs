@@ -1,11 +1,12 @@
 //! The host's view of the instrument: parameter ids, ranges, texts. Ids and choice ids are frozen once released.
 
 pub mod choices;
+pub mod groups;
 
 use std::sync::Arc;
 
 use nice_plug::prelude::*;
-use tiller_engine::control::Chord;
+use tiller_engine::control::{Chord, TRAITS};
 use tiller_engine::decoder::sampling::Sampling;
 
 use crate::params::choices::{ChordQuality, Late, Latency, Note, Quantise, Root, Run};
@@ -48,6 +49,18 @@ pub struct TillerParams {
     /// Slower to faster, -1 to 1.
     #[id = "tempo_strength"]
     pub tempo_strength: FloatParam,
+    /// Strength of the first direction of the musician's own, -1 (away from it) to 1. Without a file in its slot it does nothing.
+    #[id = "trait_1_strength"]
+    pub trait_1_strength: FloatParam,
+    /// Of the second.
+    #[id = "trait_2_strength"]
+    pub trait_2_strength: FloatParam,
+    /// Of the third.
+    #[id = "trait_3_strength"]
+    pub trait_3_strength: FloatParam,
+    /// Of the fourth.
+    #[id = "trait_4_strength"]
+    pub trait_4_strength: FloatParam,
     /// Master strength of all lanes, 0 to 1.
     #[id = "strength"]
     pub strength: FloatParam,
@@ -103,6 +116,10 @@ impl TillerParams {
             chord_quality: EnumParam::new("Chord", ChordQuality::Off),
             chord_strength: stepped("Chord strength", 1.0, -1.0, 1.0, 0.001, 3),
             tempo_strength: stepped("Tempo", 0.0, -1.0, 1.0, 0.001, 3),
+            trait_1_strength: stepped("Trait 1", 0.0, -1.0, 1.0, 0.001, 3),
+            trait_2_strength: stepped("Trait 2", 0.0, -1.0, 1.0, 0.001, 3),
+            trait_3_strength: stepped("Trait 3", 0.0, -1.0, 1.0, 0.001, 3),
+            trait_4_strength: stepped("Trait 4", 0.0, -1.0, 1.0, 0.001, 3),
             strength: stepped("Strength", 1.0, 0.0, 1.0, 0.001, 3),
             attack: seconds("Attack"),
             release: seconds("Release"),
@@ -134,6 +151,11 @@ impl TillerParams {
             latency_frames: IntParam::new("Latency frames", 3, IntRange::Linear { min: 1, max: 50 }).non_automatable(),
             bypass: BoolParam::new("Bypass", false).make_bypass(),
         }
+    }
+
+    /// Strengths of the trait lanes.
+    pub fn traits(&self) -> [&FloatParam; TRAITS] {
+        [&self.trait_1_strength, &self.trait_2_strength, &self.trait_3_strength, &self.trait_4_strength]
     }
 
     /// The chord lane's target, or `None` when the lane is off.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nice_plug::prelude::Param;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ use tiller_engine::user_folders;
 
 use crate::params::TillerParams;
 use crate::state::document::LONGEST_PROMPT;
+use crate::state::{ProjectField, ProjectStore};
+use crate::vst_preset;
 
 /// What every preset says that it is.
 const FORMAT: &str = "tiller-preset";
@@ -74,6 +77,10 @@ impl TillerParams {
         visitor.param("chord_quality", &self.chord_quality);
         visitor.param("chord_strength", &self.chord_strength);
         visitor.param("tempo_strength", &self.tempo_strength);
+        visitor.param("trait_1_strength", &self.trait_1_strength);
+        visitor.param("trait_2_strength", &self.trait_2_strength);
+        visitor.param("trait_3_strength", &self.trait_3_strength);
+        visitor.param("trait_4_strength", &self.trait_4_strength);
         visitor.param("strength", &self.strength);
         visitor.param("attack", &self.attack);
         visitor.param("release", &self.release);
@@ -116,6 +123,16 @@ impl Visitor for Checker<'_> {
 struct Setter<'a, S> {
     values: &'a BTreeMap<String, String>,
     set: S,
+}
+
+/// Parameters that no host knows.
+struct Unhosted;
+
+impl Set for Unhosted {
+    fn set<P: Param>(&mut self, param: &P, normalized: f32) {
+        // SAFETY: the pointer is used while the parameter is borrowed.
+        unsafe { param.as_ptr()._internal_set_normalized_value(normalized) };
+    }
 }
 
 /// How a parameter is set: as one gesture, to a normalised value.
@@ -187,6 +204,16 @@ impl Preset {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
+    /// Parameters of their own that stand as the preset says.
+    ///
+    /// # Errors
+    /// As [`Preset::apply`].
+    pub fn params(&self) -> Result<TillerParams, PresetError> {
+        let params = TillerParams::new(ProjectField(Arc::new(ProjectStore::new(|_| {}))));
+        self.apply(&params, Unhosted)?;
+        Ok(params)
+    }
+
     /// Sets every sounding parameter through `set`, or none.
     ///
     /// # Errors
@@ -209,27 +236,31 @@ impl Preset {
 }
 
 /// A folder of preset files.
-pub struct PresetFolder(PathBuf);
+pub struct PresetFolder {
+    folder: PathBuf,
+    /// Where VST3 hosts find the same presets.
+    for_hosts: Option<PathBuf>,
+}
 
 impl PresetFolder {
     /// The user's: by XDG, or where the system keeps what applications remember.
     pub fn user() -> Self {
-        Self(user_folders::data().join("presets"))
+        Self { folder: user_folders::data().join("presets"), for_hosts: vst_preset::user_folder() }
     }
 
     /// Any folder.
     pub fn new(folder: PathBuf) -> Self {
-        Self(folder)
+        Self { folder, for_hosts: None }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.folder
     }
 
     /// Its presets by name, and a sentence for each file that is none.
     pub fn read(&self) -> (Vec<Preset>, Vec<String>) {
-        let Ok(entries) = fs::read_dir(&self.0) else { return Default::default() };
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Default::default() };
         let (mut presets, mut notes) = (Vec::new(), Vec::new());
         for path in entries.flatten().map(|entry| entry.path()) {
             if path.extension().is_none_or(|extension| extension != EXTENSION) {
@@ -245,17 +276,21 @@ impl PresetFolder {
         (presets, notes)
     }
 
-    /// Writes a preset, in place of one with its name.
+    /// Writes a preset, in place of one with its name. Of the user's own, VST3 hosts get a copy in their format.
     ///
     /// # Errors
     /// [`PresetError::Io`].
     pub fn write(&self, preset: &Preset) -> Result<PathBuf, PresetError> {
-        let path = self.0.join(&preset.name).with_extension(EXTENSION);
+        let path = self.folder.join(format!("{}.{EXTENSION}", preset.name));
         let failed = |source| PresetError::Io { file: path.display().to_string(), what: "written", source };
-        fs::create_dir_all(&self.0).map_err(failed)?;
+        fs::create_dir_all(&self.folder).map_err(failed)?;
         // Beside it first: whoever reads meanwhile finds a whole file.
-        let partial = self.0.join(format!(".{}.partial", preset.name));
+        let partial = self.folder.join(format!(".{}.partial", preset.name));
         fs::write(&partial, preset.to_text()).and_then(|()| fs::rename(&partial, &path)).map_err(failed)?;
+        // The preset is saved; a host's list that lacks it is no reason to say otherwise.
+        if let Some(Err(error)) = self.for_hosts.as_deref().map(|folder| vst_preset::write(folder, preset, true)) {
+            log::warn!("{error}");
+        }
         Ok(path)
     }
 }

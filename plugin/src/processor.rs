@@ -19,6 +19,7 @@ use crate::latency::{self, LatencySetting};
 use crate::meters::Meters;
 use crate::midi::{KeyEvent, Keys, TimedEvent};
 use crate::output::Timeline;
+use crate::programs::ProgramOverlay;
 use crate::quantise::{Grid, Quantiser};
 use crate::slack::{Clock, LateMode, SlackClock, WallClock};
 use crate::stream::Stream;
@@ -113,6 +114,7 @@ pub struct Processor<C = WallClock> {
     grid: Grid,
     keys: Keys,
     controllers: Controllers,
+    program: ProgramOverlay,
     meters: Arc<Meters>,
     settings: ProcessorSettings,
     lanes: LaneValues,
@@ -173,6 +175,7 @@ impl<C: Clock> Processor<C> {
             grid: Grid::Off,
             keys: Keys::default(),
             controllers: Controllers::default(),
+            program: ProgramOverlay::default(),
             meters,
             settings,
             lanes: LaneValues::default(),
@@ -185,6 +188,12 @@ impl<C: Clock> Processor<C> {
         };
         processor.meters.set_latency(processor.latency());
         Ok(processor)
+    }
+
+    /// The same, and program changes select out of `program`.
+    pub fn with_programs(mut self, program: ProgramOverlay) -> Self {
+        self.program = program;
+        self
     }
 
     /// L of the next anchor, host samples: what the host is to be told.
@@ -204,6 +213,7 @@ impl<C: Clock> Processor<C> {
     pub fn process(&mut self, block: &Block, out: &mut [&mut [f32]]) {
         let lanes = block.lanes.repaired(&self.lanes);
         self.controllers.yield_to(&self.lanes, &lanes);
+        self.program.yield_to((&self.lanes, self.grid), (&lanes, block.grid));
         self.lanes = lanes;
         self.grid = block.grid;
         if block.latency != self.settings.latency {
@@ -271,6 +281,13 @@ impl<C: Clock> Processor<C> {
             self.forget_idle_keys();
             if let KeyEvent::Controller { number, value } = timed.event {
                 self.controllers.hear(&self.meters.controllers, number, value);
+                continue;
+            }
+            if let KeyEvent::Program(number) = timed.event {
+                if let Some(prompt) = self.program.select(number) {
+                    self.controllers.release();
+                    self.lanes.prompt = self.lanes.prompt.max(prompt.unwrap_or(0));
+                }
                 continue;
             }
             self.keys.apply(timed.event);
@@ -358,7 +375,8 @@ impl<C: Clock> Processor<C> {
 
     fn send(&mut self, index: u32) {
         let hop = self.settings.latency.hop();
-        let lanes = self.controllers.over(&self.meters.controllers, &self.lanes);
+        let (lanes, grid) = self.program.over(&self.lanes, self.grid);
+        let lanes = self.controllers.over(&self.meters.controllers, &lanes);
         let latch = self.meters.keys.latch.load(Ordering::Relaxed);
         let by_velocity = self.meters.keys.velocity.load(Ordering::Relaxed);
         let held = self.keys.asked(latch).map(|asked| {
@@ -368,7 +386,7 @@ impl<C: Clock> Processor<C> {
         let mut control = lanes.frame(self.piece, index, held);
         let end = self.running.map_or(0, |running| running.anchor) + self.frames.boundary(index + 1);
         let place = self.watch.place(&self.transport, end - self.now);
-        let target = self.quantiser.target(self.grid, place, Target::of(&control.lanes));
+        let target = self.quantiser.target(grid, place, Target::of(&control.lanes));
         (control.lanes.note, control.lanes.chord) = (target.note, target.chord);
         self.feed.send(ControlFrame { hop, ..control });
         self.keys.next_frame(latch);

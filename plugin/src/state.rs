@@ -9,15 +9,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use nice_plug::params::persist::PersistentField;
+use nice_plug::plugin::{ParamValue, PluginState};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tiller_engine::control::TRAITS;
 
 use crate::state::document::Project;
 
-/// Texts that may wait to be read; beyond that the oldest goes, since only the newest counts.
+/// Texts that may wait to be read; beyond that the oldest goes, since the newest counts.
 const WAITING: usize = 8;
 
 type Listener = Box<dyn Fn(&Project) + Send + Sync>;
+
+/// Gives a state of an older version what that did not know, at its default: a host lays what it loads over whatever is there.
+pub fn migrate(state: &mut PluginState) {
+    for slot in 1..=TRAITS {
+        state.params.entry(format!("trait_{slot}_strength")).or_insert(ParamValue::F32(0.0));
+    }
+}
 
 /// The project of one plugin instance.
 pub struct ProjectStore {
@@ -77,17 +86,22 @@ impl ProjectStore {
     }
 
     fn settle_locked(&self, current: &mut Current) {
-        let Some(text) = self.handed_over.try_iter().last() else { return };
-        match Project::parse(&text) {
-            Ok((project, notes)) => {
-                current.project = project;
-                current.notice = notes.join(" ");
-                (self.listener)(&current.project);
+        let mut changed = false;
+        // In order: a preset's document is laid over the project's before it.
+        for text in self.handed_over.try_iter() {
+            match current.project.take(&text) {
+                Ok(notes) => {
+                    current.notice = notes.join(" ");
+                    changed = true;
+                }
+                Err(why) => {
+                    current.project.keep_unreadable("document", Value::String(text));
+                    current.notice = why;
+                }
             }
-            Err(why) => {
-                current.project.keep_unreadable("document", Value::String(text));
-                current.notice = why;
-            }
+        }
+        if changed {
+            (self.listener)(&current.project);
         }
     }
 

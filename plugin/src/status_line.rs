@@ -1,6 +1,7 @@
 //! What the engine and the audio thread are doing, in words for a musician. Pure text, made on the UI thread.
 
 use tiller_engine::status::{State, Status};
+use tiller_engine::steering::trait_files::TraitState;
 
 use crate::target::Target;
 
@@ -80,6 +81,15 @@ pub fn status_line(status: &Status, readings: &Readings, trouble: &str, project_
             return line(Tone::Warning, notice);
         }
     }
+    for (slot, state) in status.traits.iter().enumerate() {
+        match state {
+            TraitState::Refused(why) => return line(Tone::Warning, format!("Trait {} does nothing: {why}", slot + 1)),
+            TraitState::InUse { changed: true } => {
+                return line(Tone::Warning, format!("The file of trait {} has changed since it was chosen.", slot + 1));
+            }
+            _ => {}
+        }
+    }
     let speed = status.real_time_factor;
     if readings.late + readings.skipped > 0 {
         let gaps = format!("{}, {} skipped", count(readings.late, "late frame"), readings.skipped);
@@ -124,6 +134,7 @@ mod tests {
             model: "demo".into(),
             device: String::new(),
             notice: notice.into(),
+            traits: Default::default(),
             real_time_factor: speed,
             frames: 0,
         }
@@ -147,6 +158,18 @@ mod tests {
         let line = status_line(&status(State::Ready, "", 3.12), &fine, "", "");
         assert_eq!(line.text, "Playing, 3.1 x real time, latency 193 ms, no gaps");
         assert_eq!(status_line(&status(State::Ready, "", 3.0), &fine, "", "newer").text, "newer");
+    }
+
+    #[test]
+    fn a_trait_that_does_nothing_says_why() {
+        let mut status = status(State::Ready, "", 5.0);
+        let said = |status: &Status| status_line(status, &Readings::default(), "", "").text;
+        status.traits[2] = TraitState::Refused("directions a.safetensors belong to checkpoint x".to_owned());
+        assert_eq!(said(&status), "Trait 3 does nothing: directions a.safetensors belong to checkpoint x");
+        status.traits[2] = TraitState::InUse { changed: false };
+        assert_eq!(said(&status), "Ready, 5.0 x real time");
+        status.traits[2] = TraitState::InUse { changed: true };
+        assert!(said(&status).contains("trait 3 has changed"));
     }
 
     #[test]

@@ -11,11 +11,14 @@ use tiller::lanes::LaneValues;
 use tiller::latency::{self, LatencySetting};
 use tiller::meters::Meters;
 use tiller::midi::{KeyEvent, TimedEvent};
+use tiller::presets::PresetFolder;
 use tiller::processor::{Block, Processor, ProcessorSettings};
+use tiller::programs::{ProgramLine, ProgramOverlay, Programs};
 use tiller::quantise::Grid;
 use tiller::slack::LateMode;
 use tiller::transport::{RunMode, Transport};
 use tiller_engine::control::ControlKind;
+use tiller_engine::handle::Handle;
 use tiller_engine::link::{FrameHeader, RunnerLink, StreamFormat, link};
 
 const FORMAT: StreamFormat = StreamFormat::PUBLISHED;
@@ -45,13 +48,22 @@ fn the_audio_thread_never_allocates() {
         let (audio, mut runner) = link(FORMAT, latency::queue_frames(FORMAT, rate, 512));
         let settings = ProcessorSettings { sample_rate: rate, max_block: 512, latency: LatencySetting::Tight };
         let meters = Arc::new(Meters::default());
-        let mut processor = Processor::new(audio, settings, meters.clone()).expect("the rate is in range");
+        // Prompts of programs are asked for, and nobody picks them up: the line fills.
+        let handle = Arc::new(Handle::new());
+        let line = Arc::new(ProgramLine::new(&handle));
+        line.set_open(true);
+        let programs = Arc::new(Programs::read(&PresetFolder::new("/nowhere/at/all".into())));
+        let mut processor = Processor::new(audio, settings, meters.clone())
+            .expect("the rate is in range")
+            .with_programs(ProgramOverlay::new(programs, line.clone()));
         let (mut left, mut right) = ([0.0; 1_000], [0.0; 1_000]);
         let events = [
             TimedEvent { offset: 3, event: KeyEvent::On { channel: 0, key: 60, velocity: 90 } },
             TimedEvent { offset: 30, event: KeyEvent::On { channel: 0, key: 64, velocity: 90 } },
             TimedEvent { offset: 31, event: KeyEvent::On { channel: 0, key: 67, velocity: 90 } },
             TimedEvent { offset: 60, event: KeyEvent::Controller { number: 1, value: 100 } },
+            TimedEvent { offset: 61, event: KeyEvent::Program(2) },
+            TimedEvent { offset: 62, event: KeyEvent::Program(127) },
             TimedEvent { offset: 90, event: KeyEvent::Off { channel: 0, key: 60 } },
             TimedEvent { offset: 91, event: KeyEvent::AllOff },
         ];
@@ -72,7 +84,11 @@ fn the_audio_thread_never_allocates() {
                     loop_start_samples: Some(0),
                     loop_start_beats: None,
                 },
-                lanes: LaneValues { gain: (index % 100) as f32 / 100.0, ..LaneValues::default() },
+                lanes: LaneValues {
+                    gain: (index % 100) as f32 / 100.0,
+                    traits: [(index % 7) as f32 / 7.0, 0.0, -0.5, 1.0],
+                    ..LaneValues::default()
+                },
                 grid: [Grid::Off, Grid::Beat, Grid::Bar][index / 2_000 % 3],
                 run: [RunMode::Transport, RunMode::Keys, RunMode::Free][index / 2_500],
                 // Waits are real here: few of them.
@@ -88,6 +104,7 @@ fn the_audio_thread_never_allocates() {
             }
             answer(&mut runner, &samples);
         }
+        assert_eq!(line.selected(), Some(2));
         assert!(meters.late_frames() > 0 && meters.take_peaks()[0] > 0.1, "the run met what it is about");
     }
 }

@@ -1,6 +1,7 @@
 //! Hosts and measurements shared by the tests and the demo.
 
 pub mod answers;
+pub mod ardour;
 pub mod bench;
 pub mod card;
 pub mod codec;
@@ -8,6 +9,7 @@ pub mod counting;
 pub mod host;
 pub mod measure;
 pub mod memory;
+pub mod midi_file;
 pub mod player;
 pub mod prefill;
 pub mod project;

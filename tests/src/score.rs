@@ -20,6 +20,8 @@ pub enum Move {
     KeyUp(u8),
     /// A MIDI controller moves: number, value.
     Controller(u8, u8),
+    /// A MIDI program is selected.
+    Program(u8),
 }
 
 /// What the transport does from one host sample on.
@@ -130,6 +132,7 @@ impl Score {
                 Move::Param(id, value) => events.push(&ParamValueEvent::new(offset, id, Pckn::match_all(), value)),
                 Move::KeyDown(key) => events.push(&NoteOnEvent::new(offset, key_address(key), 0.8)),
                 Move::KeyUp(key) => events.push(&NoteOffEvent::new(offset, key_address(key), 0.0)),
+                Move::Program(number) => events.push(&MidiEvent::new(offset, 0, [0xc0, number, 0])),
                 Move::Controller(number, value) => events.push(&MidiEvent::new(offset, 0, [0xb0, number, value])),
             }
         }

@@ -67,6 +67,14 @@ pub fn install(bundles: &Bundles, to: Option<&Path>) -> Outcome<Bundles> {
     lay_out(&library, &clap, &vst3)
 }
 
+/// Writes the presets as `.vstpreset` files where VST3 hosts look for them, or into `vst3/presets` under `to`.
+pub fn install_presets(workspace: &Workspace, to: Option<&Path>) -> Outcome<()> {
+    let folder = to.map(|to| to.join("vst3/presets").join(NAME).join(NAME).display().to_string());
+    let mut line = vec!["run", "--release", "--quiet", "-p", "tiller-plugin", "--bin", "tiller-presets", "--"];
+    line.extend(folder.as_deref());
+    workspace.cargo(&line)
+}
+
 fn library_name() -> String {
     format!("{}tiller{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }

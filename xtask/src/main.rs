@@ -1,6 +1,7 @@
 //! `cargo xtask COMMAND`: every developer and user command. Each does the set-up that it needs, says what it does,
 //! and with `--json` prints exactly one JSON object on stdout (people's lines go to stderr then).
 
+mod ardour;
 mod bench;
 mod bundle;
 mod cargo;
@@ -49,7 +50,7 @@ enum Command {
         #[arg(long)]
         cuda: bool,
     },
-    /// Make the release bundles and put them into the user's plugin folders.
+    /// Make the release bundles and put them into the user's plugin folders, and the presets where VST3 hosts list them.
     Install {
         /// Put them under this folder (its `clap` and `vst3`) instead.
         #[arg(long)]
@@ -58,6 +59,8 @@ enum Command {
         #[arg(long)]
         cuda: bool,
     },
+    /// Play a session in Ardour without a window: chords drawn on the timeline, keys, two exports compared.
+    Ardour(ardour::Options),
     /// Make the folder that checks the CUDA library on a machine with a card, but no Rust and no network.
     CudaCheck,
     /// Run the CUDA library's tests on a driver without a card.
@@ -137,9 +140,11 @@ fn run(arguments: &Arguments) -> Outcome<(Option<Value>, ExitCode)> {
             if *cuda {
                 cuda::into_bundles(&workspace, &installed.code())?;
             }
+            bundle::install_presets(&workspace, to.as_deref())?;
             installed.say("installed");
             Ok((Some(installed.report()), ExitCode::SUCCESS))
         }
+        Command::Ardour(options) => Ok((None, ardour::run(&workspace, options, arguments.json)?)),
         Command::CudaCheck => Ok((Some(cuda::check_folder(&workspace)?), ExitCode::SUCCESS)),
         Command::Emulate => {
             cuda::emulate(&workspace)?;

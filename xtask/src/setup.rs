@@ -20,6 +20,9 @@ pub struct Package {
 pub const SOUND_FONT: Package =
     Package { name: "timgm6mb-soundfont", present: || Path::new("/usr/share/sounds/sf2/TimGM6mb.sf2").exists() };
 
+/// A DAW that is not JUCE, and exports without a window.
+pub const ARDOUR: Package = Package { name: "ardour", present: || Path::new("/usr/lib/ardour7/luasession").exists() };
+
 /// Python that can make an environment.
 const PYTHON: Package = Package { name: "python3-venv", present: || python("import venv, ensurepip") };
 

@@ -20,6 +20,7 @@ use tiller_engine::stages::StageBar;
 use tiller_engine::steering::block_weights::BlockWeights;
 use tiller_engine::steering::directions::Directions;
 use tiller_engine::steering::push::Manner;
+use tiller_engine::steering::trait_files;
 
 /// Learns steering directions for a MusicGen checkpoint.
 #[derive(Parser)]
@@ -52,6 +53,9 @@ struct Arguments {
     /// Folder to write to; without it, where the plugin looks: the checkpoint's directory.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// With --from: write into your own folder for the checkpoint, where the plugin finds it too.
+    #[arg(long, requires = "from", conflicts_with = "out")]
+    user: bool,
     /// Folder that keeps what was heard, so that learning goes on where it was stopped.
     #[arg(long)]
     states: Option<PathBuf>,
@@ -122,8 +126,12 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
     let percent = |share: f32| bars.hear("loading (%)", (share * 100.0) as usize, 100);
     let listener = Listener::load(&source, &percent)?.with_layout(arguments.layout);
     let states = arguments.states.clone().map_or_else(StateFolder::standard, StateFolder::new);
-    let out = arguments.out.as_ref().unwrap_or(&arguments.checkpoint);
+    let own = arguments.user.then(|| trait_files::user_folder(listener.hash()));
+    let out = own.as_ref().or(arguments.out.as_ref()).unwrap_or(&arguments.checkpoint);
     if let Some(folder) = &arguments.from {
+        if arguments.manner == Manner::Hold {
+            return Err("a trait's lane does not hold: --manner add".into());
+        }
         let own = || folder.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = arguments.name.clone().or_else(own).unwrap_or_else(|| "trait".to_owned());
         let request = TraitRequest {
@@ -138,7 +146,8 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
             Stage::Fitting => bars.hear("fitting", done, all),
         })?;
         arguments.place(&mut learned.directions);
-        let path = out.join(directions_file(&format!("trait-{name}")));
+        std::fs::create_dir_all(out)?;
+        let path = out.join(trait_files::file_name(trait_name(&name)?.as_str()));
         learned.directions.write(&path)?;
         return Ok(vec![(path, learned)]);
     }

@@ -9,13 +9,14 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use tiller_engine::backend::Device;
-use tiller_engine::control::{Chord, ControlFrame, PitchClass, Quality};
+use tiller_engine::control::{Chord, ControlFrame, PitchClass, Quality, TRAITS};
 use tiller_engine::evaluation::spectrogram::{self, Strip};
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::link::CHANNELS;
 use tiller_engine::precision::Precision;
 use tiller_engine::render::{Move, render};
 use tiller_engine::sound_file::Sound;
+use tiller_engine::steering::trait_files::{TraitReference, TraitState};
 
 /// Renders a prompt and a list of timed lane moves to a sound file.
 #[derive(Parser)]
@@ -33,10 +34,13 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u32,
     /// A move, as "SECONDS:KEY=VALUE,...", keys note, note_strength, chord ("A minor" or off), chord_strength,
-    /// tempo_strength, attack, release (seconds), guard (0 or 1), strength, temperature, guidance, top_k, seed, gain
+    /// tempo_strength, trait_1_strength to trait_4_strength, attack, release (seconds), guard (0 or 1), strength, temperature, guidance, top_k, seed, gain
     /// (linear), bypass. Values hold until the next move that names them. May be given many times, in order of time.
     #[arg(long = "move")]
     moves: Vec<String>,
+    /// The directions file of a trait lane (tiller-learn --from writes them); the first is trait 1. Up to four times.
+    #[arg(long = "trait", value_name = "FILE")]
+    traits: Vec<PathBuf>,
     /// How exactly the decoder's weights are kept: f32, bf16, int8 or int4; without it what suits the checkpoint's size.
     #[arg(long)]
     precision: Option<Precision>,
@@ -81,6 +85,10 @@ fn apply(control: &mut ControlFrame, assignment: &str) -> Result<(), String> {
         "chord" => control.lanes.chord = Some(chord(value)?),
         "chord_strength" => control.lanes.chord_strength = number()?,
         "tempo_strength" => control.lanes.tempo_strength = number()?,
+        "trait_1_strength" => control.lanes.traits[0] = number()?,
+        "trait_2_strength" => control.lanes.traits[1] = number()?,
+        "trait_3_strength" => control.lanes.traits[2] = number()?,
+        "trait_4_strength" => control.lanes.traits[3] = number()?,
         "guard" => control.lanes.guard = number()? != 0.0,
         "attack" => control.lanes.attack = number()?,
         "release" => control.lanes.release = number()?,
@@ -134,9 +142,12 @@ fn play(arguments: &Arguments, clip: &Clip, seconds: f64) -> Result<Rendered, Bo
     handle.set_device(arguments.device);
     handle.set_model(arguments.checkpoint.clone().map_or(ModelSource::Embedded, ModelSource::Directory));
     handle.set_prompt(&clip.prompt);
+    for (slot, path) in arguments.traits.iter().enumerate() {
+        handle.set_trait(slot, Some(TraitReference { path: path.clone(), ..TraitReference::default() }));
+    }
 
     let mut control = ControlFrame::new(1, 0);
-    control.prompt = handle.prompt_generation();
+    (control.prompt, control.directions) = (handle.prompt_generation(), handle.directions_generation());
     control.seed = clip.seed;
     control.lanes.strength = 1.0;
     let mut moves = vec![Move { seconds: 0.0, control }];
@@ -157,6 +168,11 @@ fn play(arguments: &Arguments, clip: &Clip, seconds: f64) -> Result<Rendered, Bo
         .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} frames, {eta} left")?);
     let samples = render(&handle, frames, &moves, &mut |done| bar.set_position(u64::from(done)))?;
     bar.finish_and_clear();
+    for state in handle.status().traits {
+        if let TraitState::Refused(why) = state {
+            return Err(why.into());
+        }
+    }
     Ok(Rendered {
         sound: Sound { samples, channels: CHANNELS as u16, rate: format.model_rate },
         seconds: f64::from(frames) * frame_seconds,
@@ -215,6 +231,9 @@ fn list(arguments: &Arguments, path: &Path) -> Result<serde_json::Value, Box<dyn
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
+    if arguments.traits.len() > TRAITS {
+        return Err(format!("--trait can be given {TRAITS} times").into());
+    }
     let report = match (&arguments.clips, &arguments.out) {
         (Some(path), _) => list(&arguments, path)?,
         (None, Some(out)) => {

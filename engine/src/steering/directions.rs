@@ -212,7 +212,7 @@ impl Directions {
     /// # Errors
     /// When a file is there but cannot be used.
     pub fn read_folder(folder: &Path) -> Result<Vec<Self>, DirectionsError> {
-        let paths = Lane::ALL.iter().map(|lane| folder.join(directions_file(lane.concept())));
+        let paths = Lane::FAMILIES.iter().map(|lane| folder.join(directions_file(lane.concept())));
         paths.filter(|path| path.is_file()).map(|path| Self::read(&path)).collect()
     }
 

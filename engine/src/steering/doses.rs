@@ -2,7 +2,7 @@
 //! that each position first had. No heap; audio-safe, used on the runner thread.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use crate::control::Chord;
+use crate::control::{Chord, TRAITS};
 
 /// A steering lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,18 +13,37 @@ pub enum Lane {
     Chord,
     /// Slower to faster.
     Tempo,
+    /// The first of the musician's own directions.
+    Trait1,
+    /// The second.
+    Trait2,
+    /// The third.
+    Trait3,
+    /// The fourth.
+    Trait4,
 }
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 3] = [Self::Note, Self::Chord, Self::Tempo];
+    pub const ALL: [Self; 3 + TRAITS] =
+        [Self::Note, Self::Chord, Self::Tempo, Self::Trait1, Self::Trait2, Self::Trait3, Self::Trait4];
 
-    /// The concept family whose directions it uses.
+    /// Lanes of a concept family: their directions lie beside the checkpoint, one for everybody.
+    pub const FAMILIES: [Self; 3] = [Self::Note, Self::Chord, Self::Tempo];
+
+    /// Lanes whose directions the musician chooses.
+    pub const TRAITS: [Self; TRAITS] = [Self::Trait1, Self::Trait2, Self::Trait3, Self::Trait4];
+
+    /// The concept family whose directions it uses; of a trait, what the lane is called.
     pub const fn concept(self) -> &'static str {
         match self {
             Self::Note => "notes",
             Self::Chord => "chords",
             Self::Tempo => "tempo",
+            Self::Trait1 => "trait 1",
+            Self::Trait2 => "trait 2",
+            Self::Trait3 => "trait 3",
+            Self::Trait4 => "trait 4",
         }
     }
 
@@ -33,7 +52,7 @@ impl Lane {
         match self {
             Self::Note => 12,
             Self::Chord => Chord::COUNT,
-            Self::Tempo => 1,
+            Self::Tempo | Self::Trait1 | Self::Trait2 | Self::Trait3 | Self::Trait4 => 1,
         }
     }
 
@@ -42,7 +61,7 @@ impl Lane {
         matches!(self, Self::Note | Self::Chord)
     }
 
-    /// 0 to 2.
+    /// Its place in [`Lane::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -59,8 +78,11 @@ pub struct Dose {
     pub amount: f32,
 }
 
-/// Doses of a frame at most. Two targets a lane: the one that comes and the one that goes.
-pub const MOST: usize = 2 * Lane::ALL.len();
+/// Doses of the concept families' lanes in a frame, at most. Two targets a lane: the one that comes and the one that goes.
+pub const MOST_OF_FAMILIES: usize = 2 * Lane::FAMILIES.len();
+
+/// Doses of a frame, at most. A trait has one target.
+pub const MOST: usize = MOST_OF_FAMILIES + TRAITS;
 
 /// The doses of one frame; those of amount 0 are left out, so that no dose is no injection at all.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +95,7 @@ impl Doses {
     /// No steering.
     pub const NONE: Self = Self { doses: [Dose { lane: Lane::Note, class: 0, amount: 0.0 }; MOST], count: 0 };
 
-    /// Adds one, unless its amount is 0 or not a number; beyond two for each lane it is dropped.
+    /// Adds one, unless its amount is 0 or not a number; beyond [`MOST`] it is dropped.
     pub fn push(&mut self, dose: Dose) {
         if dose.amount != 0.0 && dose.amount.is_finite() && usize::from(self.count) < MOST {
             self.doses[usize::from(self.count)] = dose;
@@ -105,7 +127,7 @@ mod tests {
             doses.push(dose(amount));
         }
         assert!(doses.as_slice().is_empty());
-        for i in 1..10 {
+        for i in 1..MOST + 5 {
             doses.push(dose(i as f32));
         }
         assert_eq!(doses.as_slice().len(), MOST);

@@ -77,6 +77,10 @@ impl Envelope {
                 Lane::Note => (lanes.note.map(|note| note.index() as u8), lanes.note_strength),
                 Lane::Chord => (lanes.chord.map(|chord| chord.class() as u8), lanes.chord_strength),
                 Lane::Tempo => (Some(0), lanes.tempo_strength),
+                Lane::Trait1 => (Some(0), lanes.traits[0]),
+                Lane::Trait2 => (Some(0), lanes.traits[1]),
+                Lane::Trait3 => (Some(0), lanes.traits[2]),
+                Lane::Trait4 => (Some(0), lanes.traits[3]),
             };
             let state = &mut self.lanes[lane.index()];
             state.aim(class.map(|class| (class, signed(strength))));

@@ -4,12 +4,13 @@
 
 use super::detector::Detector;
 use super::directions::{Directions, DirectionsError};
-use super::doses::{Dose, Doses, Lane, MOST};
+use super::doses::{Dose, Doses, Lane, MOST_OF_FAMILIES};
 use super::envelope::ACCENT;
 use super::push::{Manner, Push};
 use crate::dataset::random::Random;
 use arrayvec::ArrayVec;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 /// Most that a block gets of a dose that holds, as a fraction of its mean norm: far more than a held state ever lacks.
 const HOLD_LIMIT: f32 = 0.5;
@@ -142,9 +143,10 @@ fn length(vector: &[f32]) -> f32 {
     vector.iter().map(|x| x * x).sum::<f32>().sqrt()
 }
 
-/// The tables of a checkpoint's lanes.
+/// The tables of the lanes: those of the concept families are a checkpoint's, those of the traits an instance's. A clone shares them.
+#[derive(Clone)]
 pub struct Steering {
-    tables: [Option<LaneTable>; Lane::ALL.len()],
+    tables: [Option<Arc<LaneTable>>; Lane::ALL.len()],
     blocks: usize,
     hidden: usize,
 }
@@ -157,7 +159,7 @@ impl Steering {
 
     /// Gives a lane its table.
     pub fn set(&mut self, lane: Lane, table: LaneTable) {
-        self.tables[lane.index()] = Some(table);
+        self.tables[lane.index()] = Some(Arc::new(table));
     }
 
     /// Refuses a table for other guidance rows than those of the lanes that have one: a dose learned for both rows is about
@@ -227,7 +229,7 @@ impl Steering {
     }
 
     /// The doses that hold, to be applied block by block. They share one budget.
-    pub fn pushes(&self, doses: &Doses) -> ArrayVec<Push<'_>, MOST> {
+    pub fn pushes(&self, doses: &Doses) -> ArrayVec<Push<'_>, MOST_OF_FAMILIES> {
         let held = |dose: &Dose| {
             let held = self.tables[dose.lane.index()].as_ref()?.held.as_ref()?;
             let class = usize::from(dose.class);
@@ -239,7 +241,9 @@ impl Steering {
                 share: 1.0,
             })
         };
-        let mut pushes: ArrayVec<Push<'_>, MOST> = doses.as_slice().iter().filter_map(held).collect();
+        // Of families only: a trait that holds is refused.
+        let mut pushes: ArrayVec<Push<'_>, MOST_OF_FAMILIES> =
+            doses.as_slice().iter().filter_map(held).take(MOST_OF_FAMILIES).collect();
         let share = 1.0 / pushes.len().max(1) as f32;
         pushes.iter_mut().for_each(|push| push.share = share);
         pushes
@@ -250,7 +254,7 @@ impl Steering {
     /// caller then injects nothing at all, so that strength 0 is bit-equal to the unsteered model.
     pub fn write(&self, doses: &Doses, step: u32, out: &mut [f32]) -> bool {
         let known = || {
-            let table = |dose: &Dose| self.tables[dose.lane.index()].as_ref().filter(|table| table.held.is_none());
+            let table = |dose: &Dose| self.tables[dose.lane.index()].as_deref().filter(|table| table.held.is_none());
             doses.as_slice().iter().filter_map(move |dose| Some((dose, table(dose)?)))
         };
         let mut count = 0;
@@ -393,5 +397,35 @@ mod tests {
         }
         assert!(steering().write(&doses(&[(Lane::Note, 0, 0.5), (Lane::Note, 1, 0.5)]), 0, &mut out));
         assert!((out[0] - 0.5).abs() < 1e-6, "within the budget nothing is scaled: {out:?}");
+    }
+
+    #[test]
+    fn traits_share_the_budget_with_every_other_lane() {
+        let mut steering = steering();
+        for (place, lane) in Lane::TRAITS.into_iter().enumerate() {
+            let mut own = example();
+            own.classes.truncate(1);
+            // Each trait has a component of its own in every block.
+            own.vectors = (0..8).map(|i| f32::from(u8::from(i % 4 == place))).collect();
+            (own.scores, own.detectors, own.levels) = (vec![0.75; 2], vec![0.25; 4], vec![0.5; 4]);
+            steering.set(lane, LaneTable::new(&own, "own", 1).expect("one class"));
+        }
+        let mut out = vec![0.0; 8];
+        let some = doses(&[(Lane::Trait1, 0, 0.3), (Lane::Trait3, 0, -0.4)]);
+        assert!(steering.write(&some, 0, &mut out));
+        assert_eq!(out, [0.3, 0.0, -0.4, 0.0, 0.45, 0.0, -0.6, 0.0], "within the budget each is its own share");
+        let all = doses(&[
+            (Lane::Note, 2, 1.0),
+            (Lane::Trait1, 0, 1.0),
+            (Lane::Trait2, 0, -1.0),
+            (Lane::Trait3, 0, 1.0),
+            (Lane::Trait4, 0, -1.0),
+        ]);
+        assert!(steering.write(&all, 0, &mut out));
+        for (block, limit) in [(0, 1.0), (1, 1.5)] {
+            let norm = length(&out[block * 4..][..4]);
+            assert!((norm - limit).abs() < 1e-5, "block {block}: {out:?}");
+        }
+        assert!(out[0] > 0.0 && out[1] < 0.0 && out[3] < 0.0, "{out:?}");
     }
 }

@@ -30,6 +30,10 @@ fn ids_are_frozen() {
         "chord_quality",
         "chord_strength",
         "tempo_strength",
+        "trait_1_strength",
+        "trait_2_strength",
+        "trait_3_strength",
+        "trait_4_strength",
         "strength",
         "attack",
         "release",
@@ -100,6 +104,8 @@ fn values_survive_the_hosts_normalised_floats() {
         &params.note_strength,
         &params.chord_strength,
         &params.tempo_strength,
+        &params.trait_1_strength,
+        &params.trait_4_strength,
         &params.attack,
         &params.release,
         &params.strength,
@@ -126,4 +132,17 @@ fn what_cannot_be_drawn_on_the_timeline() {
         assert_eq!(flags.contains(ParamFlags::NON_AUTOMATABLE), fixed, "{id}");
         assert_eq!(flags.contains(ParamFlags::BYPASS), id == "bypass", "{id}");
     }
+}
+
+#[test]
+fn every_parameter_has_a_group_and_keeps_its_place() {
+    let params = Arc::new(params());
+    let grouped = groups::GroupedParams(params.clone());
+    let (plain, seen) = (params.param_map(), grouped.param_map());
+    assert_eq!(plain.len(), seen.len());
+    for ((id, param, _), (seen_id, seen_param, group)) in plain.iter().zip(&seen) {
+        assert_eq!((id, param), (seen_id, seen_param));
+        assert!(!group.is_empty() && group == groups::group_of(id), "{id} stands in {group:?}");
+    }
+    assert_eq!(grouped.serialize_fields(), params.serialize_fields());
 }

@@ -4,18 +4,29 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use tiller_engine::control::TRAITS;
 use tiller_engine::precision::Precision;
+use tiller_engine::steering::trait_files::TraitReference;
 
 use crate::controllers::{Learnable, NUMBERS};
 
 /// The version that this code writes.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// The prompt of a new instance, worded as the embedded model learned them: mood, instrument, texture, tempo.
 pub const DEFAULT_PROMPT: &str = "calm piano broken chords, slow";
 
 /// Longest prompt that is kept, in characters; the text encoder reads far less.
 pub const LONGEST_PROMPT: usize = 2_000;
+
+/// Key of a document that says only a part of a project, and its value in a preset's.
+const PART: &str = "part";
+const PRESET: &str = "preset";
+
+/// The document of a preset in a VST3 host's list: a project takes its prompt and keeps the rest.
+pub fn of_preset(name: &str, prompt: &str) -> String {
+    json!({ "version": VERSION, (PART): PRESET, "preset": name, "prompt": prompt }).to_string()
+}
 
 /// A file that the project refers to: by name for people, by hash for identity, by path for finding it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +46,17 @@ impl FileReference {
     pub fn to_path(path: &str) -> Self {
         let name = path.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(path);
         Self { name: name.to_owned(), path: path.to_owned(), ..Self::default() }
+    }
+
+    /// A reference to a trait's directions file.
+    pub fn to_trait(file: &TraitReference) -> Self {
+        let path = file.path.to_string_lossy().into_owned();
+        Self { name: file.name.clone(), hash: file.hash.clone(), path, other: Map::new() }
+    }
+
+    /// The same for the engine.
+    pub fn trait_reference(&self) -> TraitReference {
+        TraitReference { name: self.name.clone(), hash: self.hash.clone(), path: self.path.clone().into() }
     }
 
     fn from_value(value: &Value) -> Option<Self> {
@@ -69,6 +91,10 @@ pub struct Project {
     pub precision: Option<Precision>,
     /// The directions file; `None` is the one that belongs to the checkpoint.
     pub directions: Option<FileReference>,
+    /// Name of the preset that was loaded last, or empty.
+    pub preset: String,
+    /// Directions files of the trait lanes.
+    pub traits: [Option<FileReference>; TRAITS],
     /// MIDI controllers and what they move.
     pub controllers: BTreeMap<u8, Learnable>,
     /// Targets of MIDI keys stay until other keys go down.
@@ -89,6 +115,8 @@ impl Default for Project {
             model: None,
             precision: None,
             directions: None,
+            preset: String::new(),
+            traits: [const { None }; TRAITS],
             controllers: BTreeMap::new(),
             latch: false,
             velocity: false,
@@ -132,6 +160,12 @@ impl Project {
                 value => set_aside("prompt", value, &mut strange, &mut notes),
             }
         }
+        if let Some(value) = fields.remove("preset") {
+            match value {
+                Value::String(name) => project.preset = name,
+                value => set_aside("preset", value, &mut strange, &mut notes),
+            }
+        }
         for (key, place) in [("model", &mut project.model), ("directions", &mut project.directions)] {
             match fields.remove(key) {
                 None | Some(Value::Null) => {}
@@ -140,6 +174,18 @@ impl Project {
                     None => set_aside(key, value, &mut strange, &mut notes),
                 },
             }
+        }
+        match fields.remove("traits") {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(slots)) => {
+                for (slot, value) in slots.into_iter().enumerate().filter(|(_, value)| !value.is_null()) {
+                    match FileReference::from_value(&value).filter(|_| slot < TRAITS) {
+                        Some(reference) => project.traits[slot] = Some(reference),
+                        None => set_aside(&format!("traits.{}", slot + 1), value, &mut strange, &mut notes),
+                    }
+                }
+            }
+            Some(value) => set_aside("traits", value, &mut strange, &mut notes),
         }
         match fields.remove("precision") {
             None | Some(Value::Null) => {}
@@ -182,6 +228,20 @@ impl Project {
         Ok((project, notes))
     }
 
+    /// Takes a document that a host hands over: a project's as a whole, of a preset's its name and prompt. Says what was strange.
+    ///
+    /// # Errors
+    /// As [`Project::parse`]; nothing is changed then.
+    pub fn take(&mut self, text: &str) -> Result<Vec<String>, String> {
+        let (mut project, notes) = Self::parse(text)?;
+        if project.other.remove(PART).is_some_and(|part| part == PRESET) {
+            (self.preset, self.prompt) = (project.preset, project.prompt);
+        } else {
+            *self = project;
+        }
+        Ok(notes)
+    }
+
     /// The document as it is saved: one line of JSON, the same for the same project.
     pub fn to_text(&self) -> String {
         let mut fields = self.other.clone();
@@ -189,6 +249,13 @@ impl Project {
         fields.insert("prompt".into(), json!(self.prompt));
         fields.insert("model".into(), self.model.as_ref().map_or(Value::Null, FileReference::to_value));
         fields.insert("directions".into(), self.directions.as_ref().map_or(Value::Null, FileReference::to_value));
+        if !self.preset.is_empty() {
+            fields.insert("preset".into(), json!(self.preset));
+        }
+        if self.traits.iter().any(Option::is_some) {
+            let slot = |file: &Option<FileReference>| file.as_ref().map_or(Value::Null, FileReference::to_value);
+            fields.insert("traits".into(), self.traits.iter().map(slot).collect());
+        }
         if let Some(precision) = self.precision {
             fields.insert("precision".into(), json!(precision.name()));
         }
@@ -245,6 +312,8 @@ mod tests {
             model: Some(FileReference::to_path("/models/musicgen-small/")),
             precision: Some(Precision::Int4),
             directions: Some(FileReference::to_path("C:\\d\\notes.safetensors")),
+            preset: "Still Water".into(),
+            traits: [None, Some(FileReference::to_path("/d/tiller-trait-bright.safetensors")), None, None],
             controllers: BTreeMap::from([(1, Learnable::Strength), (119, Learnable::Gain)]),
             latch: true,
             velocity: true,
@@ -253,6 +322,18 @@ mod tests {
         };
         assert_eq!(project.model.as_ref().map(|model| model.name.as_str()), Some("musicgen-small"));
         assert_eq!(read(&project.to_text()), (project, Vec::new()));
+    }
+
+    #[test]
+    fn a_presets_document_changes_the_prompt_and_keeps_the_rest() {
+        let (mut project, _) = read(r#"{"model":{"name":"m","path":"/m"},"latch":true,"prompt":"x","macros":[1]}"#);
+        let before = project.clone();
+        assert_eq!(project.take(&of_preset("Campfire", "guitar")), Ok(Vec::new()));
+        assert_eq!((project.prompt.as_str(), project.preset.as_str()), ("guitar", "Campfire"));
+        assert_eq!(Project { prompt: before.prompt.clone(), preset: String::new(), ..project.clone() }, before);
+        assert!(project.take("{").is_err() && project.prompt == "guitar");
+        assert_eq!(project.take(r#"{"version":1,"prompt":"y"}"#), Ok(Vec::new()));
+        assert_eq!(project, Project { prompt: "y".into(), ..Project::default() });
     }
 
     #[test]
@@ -282,6 +363,14 @@ mod tests {
         );
         let (project, notes) = read(r#"{"controllers":{"7":"gain","120":"gain","x":"gain","8":"loudness"}}"#);
         assert_eq!((project.controllers, notes.len()), (BTreeMap::from([(7, Learnable::Gain)]), 3));
+        let (project, notes) = read(r#"{"traits":[null,{"name":"a","hash":"b","path":"/c"},7,null,{"name":"fifth"}]}"#);
+        assert_eq!(
+            project.traits.each_ref().map(|file| file.as_ref().map(|file| file.name.as_str())),
+            [None, Some("a"), None, None]
+        );
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        let saved: Value = serde_json::from_str(&project.to_text()).unwrap_or_default();
+        assert_eq!(saved["unreadable"], json!({ "traits.3": 7, "traits.5": { "name": "fifth" } }));
         assert!(Project::parse("[]").is_err());
         assert!(Project::parse("{\"prompt\":").is_err());
     }

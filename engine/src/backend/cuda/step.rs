@@ -22,7 +22,7 @@ const PREFETCH: u32 = 32 << 10;
 
 const _: () = assert!(MAX_ROWS == abi::MOST_ROWS && MAX_CODEBOOKS == abi::MOST_CODEBOOKS);
 const _: () = assert!(MOST_DRAWS == abi::MOST_DRAWS && MOST_TAPS == abi::MOST_TAPS && SLOTS <= abi::MOST_ROWS);
-const _: () = assert!(crate::steering::doses::MOST == abi::MOST_PUSHES);
+const _: () = assert!(crate::steering::doses::MOST_OF_FAMILIES == abi::MOST_PUSHES);
 
 /// One player's half of a card.
 pub struct CudaBackend {
