@@ -1,5 +1,6 @@
 //! `cargo xtask screenshots`: the release bundle's editor in a host that is not ours, under an X server of its own
-//! (tests/python/screenshots). Pictures go to assets/, where the README shows them.
+//! (tests/python/screenshots), and the standalone application's. Pictures go to assets/, where the README shows them; what the
+//! window costs while it plays and while it is idle is printed.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -17,6 +18,9 @@ pub struct Options {
     /// Folder for the pictures; without it, assets/.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// One scene alone: first-run, playing, idle, loading, missing, keyboard or devices.
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// Builds, bundles, opens the editor and takes the pictures.
@@ -28,6 +32,13 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
     let script = workspace.root.join("tests/python/screenshots/main.py");
     let mut command = Command::new(&python);
     command.arg(&script).arg("--bundle").arg(&bundles.vst3).arg("--out").arg(&out);
+    command.arg("--demo").arg(workspace.root.join("assets/demo"));
+    if let Some(standalone) = &bundles.standalone {
+        command.arg("--standalone").arg(standalone);
+    }
+    if let Some(only) = &options.only {
+        command.arg("--only").arg(only);
+    }
     let run = command.stderr(Stdio::inherit()).output();
     let printed = run.as_ref().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     eprint!("{printed}");

@@ -1,19 +1,26 @@
-"""Opens the built VST3 in pedalboard's host under Xvfb, plays it and takes pictures of its editor, one for each scene.
+"""Opens the built VST3 in pedalboard's host under Xvfb, plays it and takes pictures of its editor, one for each scene; the
+standalone application's page of devices too. Says how busy the window keeps the processor.
 
-usage: main.py --bundle target/bundled/Tiller.vst3 --out FOLDER. Needs Xvfb, xdotool and ImageMagick's `import`.
+usage: main.py --bundle target/bundled/Tiller.vst3 --standalone target/bundled/tiller --demo assets/demo --out FOLDER.
+Needs Xvfb, xdotool and ImageMagick's `import`.
 """
 
 import argparse
 import ctypes
+import math
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
-SCREEN = "1400x1100x24"
+import slow_model
+
+SCREEN = "2000x1500x24"
 RATE, BLOCK = 48_000, 1_024
 
 
@@ -46,8 +53,12 @@ def xdotool(*arguments: str) -> str:
 class Editor:
     """The window, driven from a thread of its own while the host's main thread shows it."""
 
-    def __init__(self):
+    # Where the header's pages are, in points from the window's corner.
+    PAGES = {"play": (104, 24), "set up": (158, 24), "devices": (222, 24)}
+
+    def __init__(self, scale: float = 1.0):
         self.window = None
+        self.scale = scale
 
     def find(self, seconds: float = 20.0) -> None:
         until = time.monotonic() + seconds
@@ -63,11 +74,12 @@ class Editor:
 
     def resize(self, width: int, height: int) -> None:
         """Asks until the window has the size: hosts answer late when the machine is busy."""
+        wanted = (round(width * self.scale), round(height * self.scale))
         until = time.monotonic() + 15.0
-        while self.size() != (width, height):
+        while self.size() != wanted:
             if time.monotonic() > until:
-                raise RuntimeError(f"the window stays at {self.size()} instead of {width} x {height}")
-            xdotool("windowsize", self.window, str(width), str(height))
+                raise RuntimeError(f"the window stays at {self.size()} instead of {wanted}")
+            xdotool("windowsize", self.window, *map(str, wanted))
             time.sleep(0.5)
         time.sleep(1.0)
 
@@ -75,32 +87,57 @@ class Editor:
         shape = xdotool("getwindowgeometry", "--shell", self.window)
         return tuple(int(re.search(rf"{side}=(\d+)", shape).group(1)) for side in ("WIDTH", "HEIGHT"))
 
-    def click(self, x: int, y: int) -> None:
-        xdotool("mousemove", "--window", self.window, str(x), str(y))
+    def click(self, x: float, y: float) -> None:
+        xdotool("mousemove", "--window", self.window, str(round(x * self.scale)), str(round(y * self.scale)))
         time.sleep(0.1)
         xdotool("click", "1")
-        time.sleep(0.2)
+        time.sleep(0.3)
+
+    def page(self, name: str) -> None:
+        self.click(*self.PAGES[name])
 
     def type(self, text: str) -> None:
         xdotool("type", "--delay", "15", text)
         xdotool("key", "Return")
 
+    def keys(self, *names: str) -> None:
+        for name in names:
+            xdotool("key", name)
+            time.sleep(0.1)
+
+    def rest(self) -> None:
+        """The mouse goes where it lights nothing."""
+        xdotool("mousemove", *SCREEN.split("x")[:2])
+        time.sleep(0.5)
+
     def shoot(self, path: Path) -> None:
-        xdotool("mousemove", "1390", "1090")
-        time.sleep(0.6)
+        self.rest()
         partial = path.with_suffix(".partial.png")
-        subprocess.run(["import", "-window", self.window, str(partial)], check=True)
+        picture = ["-define", "png:compression-level=9", "-strip", "-colors", "160", "+dither"]
+        subprocess.run(["import", "-window", self.window, *picture, f"png8:{partial}"], check=True)
         partial.rename(path)
         print(path, flush=True)
 
 
-def scene(plugin, steps, seconds: float = 60.0) -> None:
-    """Shows the editor while a thread plays at the clock's pace and another one takes the steps."""
+def busy(seconds: float) -> float:
+    """The share of one core that the thread with the window took: in this host, the main one."""
+    stat = Path(f"/proc/self/task/{os.getpid()}/stat")
+    ticks = lambda: sum(map(int, stat.read_text().rsplit(")", 1)[1].split()[11:13]))
+    before, started = ticks(), time.monotonic()
+    time.sleep(seconds)
+    return (ticks() - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - started)
+
+
+def scene(plugin, steps, move=None, scale: float = 1.0, sounds: bool = True, seconds: float = 120.0) -> None:
+    """Shows the editor while a thread plays at the clock's pace and another one takes the steps. `move` is told the time
+    before each block and may set parameters, as automation does."""
     closed, failure = threading.Event(), []
 
     def play():
         started, pulled = time.monotonic(), 0
         while not closed.is_set():
+            if move:
+                move(pulled / RATE)
             plugin([], duration=BLOCK / RATE, sample_rate=RATE, num_channels=2, buffer_size=BLOCK, reset=False)
             pulled += BLOCK
             ahead = pulled / RATE - (time.monotonic() - started)
@@ -109,7 +146,7 @@ def scene(plugin, steps, seconds: float = 60.0) -> None:
 
     def act():
         try:
-            editor = Editor()
+            editor = Editor(scale)
             editor.find()
             steps(editor)
         except BaseException as error:
@@ -117,7 +154,7 @@ def scene(plugin, steps, seconds: float = 60.0) -> None:
         finally:
             closed.set()
 
-    for work in (play, act):
+    for work in (play, act) if sounds else (act,):
         threading.Thread(target=work, daemon=True).start()
     guard = threading.Timer(seconds, closed.set)
     guard.daemon = True
@@ -131,60 +168,187 @@ def scene(plugin, steps, seconds: float = 60.0) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--standalone", type=Path)
+    parser.add_argument("--demo", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--here", action="store_true", help="use the display that there is")
+    parser.add_argument("--only", help="one scene")
+    parser.add_argument("--here", help="this scene, on the display that there is")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.here:
-        pictures(arguments.bundle, arguments.out)
+        SCENES[arguments.here](arguments)
         sys.stdout.flush()
         # Windows that the host still holds would end the process with an error of its own.
         os._exit(0)
     server = own_display()
+    # A newcomer's settings, and none of this machine's user's.
+    config = tempfile.mkdtemp(prefix="tiller-config-")
+    os.environ.update(XDG_CONFIG_HOME=config, XDG_DATA_HOME=config)
+    code = 0
     try:
-        here = [sys.executable, __file__, "--bundle", str(arguments.bundle), "--out", str(arguments.out), "--here"]
-        code = subprocess.run(here).returncode
+        for name in SCENES:
+            if arguments.only in (None, name):
+                # A process each: hosts keep a plugin's windows until they end.
+                code = code or subprocess.run([sys.executable, *sys.argv, "--here", name]).returncode
     finally:
         server.terminate()
         server.wait()
+        shutil.rmtree(config)
     sys.exit(code)
 
 
-def pictures(bundle: Path, out: Path) -> None:
+def load(arguments, **values):
     import pedalboard
     import pedalboard._pedalboard as host
 
     # 2,080 hidden controllers: half a minute of names.
     host.PARAMETER_NAME_REGEXES_TO_IGNORE.add(re.compile(r"MIDI Ch\. \d+ "))
     ignore_x_errors()
+    plugin = pedalboard.load_plugin(str(arguments.bundle))
+    for name, value in {"run": "free", **values}.items():
+        if name not in plugin.parameters:
+            raise SystemExit(f"no parameter {name}: {sorted(plugin.parameters)}")
+        setattr(plugin, name, value)
+    return plugin
 
-    def load(**values):
-        plugin = pedalboard.load_plugin(str(bundle))
-        for name, value in {"run": "free", **values}.items():
-            if name not in plugin.parameters:
-                raise SystemExit(f"no parameter {name}: {sorted(plugin.parameters)}")
-            setattr(plugin, name, value)
-        return plugin
 
-    def playing(editor: Editor) -> None:
-        time.sleep(6.0)
-        editor.shoot(out / "editor-playing.png")
+def first_run(arguments) -> None:
+    """A newcomer's window, and that its hint is dismissed for good."""
+    remembered = Path(os.environ["XDG_CONFIG_HOME"]) / "tiller/editor.json"
+
+    def steps(editor: Editor) -> None:
+        time.sleep(3.0)
+        editor.shoot(arguments.out / "editor-first-run.png")
+        editor.click(editor.size()[0] - 50, 65)
+        time.sleep(1.0)
+        if not remembered.exists():
+            raise RuntimeError(f"the hint was dismissed, but {remembered} does not say so")
+
+    scene(load(arguments), steps, sounds=False)
+
+
+def playing(arguments) -> None:
+    """Automation moves the lanes while pictures of all sizes are taken."""
+    plugin = load(arguments, note="D")
+
+    def move(seconds: float) -> None:
+        bar = int(seconds // 3) % 3
+        plugin.note = ("D", "off", "A")[bar]
+        plugin.chord = ("off", "minor", "off")[bar]
+        plugin.chord_root = "A"
+        plugin.note_strength = round(0.75 + 0.25 * math.sin(1.3 * seconds), 3)
+        plugin.chord_strength = round(min(1.0, (seconds % 3) / 2), 3)
+        plugin.tempo = round(0.6 * math.sin(0.7 * seconds), 3)
+        plugin.strength = round(0.8 + 0.2 * math.cos(0.5 * seconds), 3)
+
+    def steps(editor: Editor) -> None:
+        time.sleep(13.0)
+        editor.shoot(arguments.out / "editor-playing.png")
+        print(f"window while playing: {100 * busy(5.0):.1f} % of a core, GL drawn by the processor", flush=True)
         editor.resize(640, 480)
-        editor.shoot(out / "editor-small.png")
-        editor.resize(1_300, 1_000)
-        editor.shoot(out / "editor-large.png")
+        editor.shoot(arguments.out / "editor-small.png")
+        editor.resize(1_400, 1_000)
+        editor.shoot(arguments.out / "editor-large.png")
+        editor.resize(960, 640)
+        editor.page("set up")
+        time.sleep(1.0)
+        editor.shoot(arguments.out / "editor-set-up.png")
 
-    scene(load(note="D", quantise="beat"), playing)
+    scene(plugin, steps, move)
 
-    def missing(editor: Editor) -> None:
+
+def idle(arguments) -> None:
+    """What a window costs in which nothing happens."""
+    plugin = load(arguments, run="transport")
+
+    def steps(editor: Editor) -> None:
+        time.sleep(4.0)
+        editor.rest()
+        share = busy(10.0)
+        print(f"window while idle: {100 * share:.1f} % of a core", flush=True)
+        if share > 0.05:
+            raise RuntimeError("an idle window must take less than 5 % of a core")
+
+    scene(plugin, steps)
+
+
+def loading(arguments) -> None:
+    """A model that takes its time: the demo with its blocks many times over."""
+    plugin = load(arguments, chord_root="A", chord="minor")
+
+    def steps(editor: Editor) -> None:
+        with tempfile.TemporaryDirectory(prefix="tiller-slow-") as folder:
+            model = slow_model.make(arguments.demo, Path(folder) / "musicgen-slow", blocks=240)
+            time.sleep(2.0)
+            open_model(editor, model)
+            editor.shoot(arguments.out / "editor-loading.png")
+
+    scene(plugin, steps)
+
+
+def missing(arguments) -> None:
+    """A project whose model is not there."""
+
+    def steps(editor: Editor) -> None:
         time.sleep(2.0)
-        editor.click(editor.size()[0] - 300, 24)
-        editor.type("/no/such/model")
+        open_model(editor, Path("/no/such/model"))
         time.sleep(2.0)
-        editor.shoot(out / "editor-model-missing.png")
+        editor.shoot(arguments.out / "editor-model-missing.png")
 
-    scene(load(chord_root="A", chord="minor"), missing)
+    scene(load(arguments, chord_root="A", chord="minor"), steps)
 
+
+def open_model(editor: Editor, folder: Path) -> None:
+    editor.page("set up")
+    editor.click(150, 105)
+    editor.type(str(folder))
+    editor.page("play")
+
+
+def keyboard(arguments) -> None:
+    """Everything can be reached without a mouse: a walk with Tab and arrows that must set a note."""
+    plugin = load(arguments)
+
+    def steps(editor: Editor) -> None:
+        time.sleep(2.0)
+        # The header's two pages, Stop, meter, prompt, presets (Apply has nothing to apply), then the keys.
+        for presses in range(30):
+            editor.keys("Tab", "Right", "Return")
+            if plugin.note != "off":
+                print(f"keyboard: {presses + 1} presses of Tab to the keys, {plugin.note} chosen", flush=True)
+                editor.shoot(arguments.out / "editor-keyboard.png")
+                return
+        raise RuntimeError("the keyboard does not reach the keys")
+
+    scene(plugin, steps)
+
+
+def devices(arguments) -> None:
+    """The standalone application's page of devices."""
+    if arguments.standalone is None:
+        return
+    application = subprocess.Popen([str(arguments.standalone)], stderr=subprocess.DEVNULL)
+    try:
+        editor = Editor()
+        editor.find()
+        time.sleep(3.0)
+        editor.page("devices")
+        time.sleep(1.0)
+        editor.shoot(arguments.out / "editor-devices.png")
+    finally:
+        application.terminate()
+        application.wait()
+
+
+SCENES = {
+    "first-run": first_run,
+    "playing": playing,
+    "idle": idle,
+    "loading": loading,
+    "missing": missing,
+    "keyboard": keyboard,
+    "devices": devices,
+}
 
 if __name__ == "__main__":
     main()
