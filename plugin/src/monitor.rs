@@ -194,11 +194,13 @@ mod tests {
             let mut samples = [0.0; 2_000];
             let mut seen = 0;
             while monitor.written() < 4_000 * 256 {
-                let end = monitor.oldest() + 2_000;
-                if monitor.read(end, &mut samples) {
-                    seen += 1;
-                    for (number, sample) in (end - 2_000..end).zip(&samples) {
-                        assert_eq!(*sample, number as f32);
+                // The newest samples, and the oldest, which the writer is about to overwrite.
+                for end in [monitor.written(), monitor.oldest() + 2_000] {
+                    if monitor.read(end, &mut samples) {
+                        seen += 1;
+                        for (number, sample) in (end - 2_000..end).zip(&samples) {
+                            assert_eq!(*sample, number as f32);
+                        }
                     }
                 }
             }

@@ -87,7 +87,7 @@ pub fn status_line(status: &Status, readings: &Readings, trouble: &str, project_
             line(
                 Tone::Warning,
                 format!(
-                    "{gaps}: the model runs at {speed:.2} x real time here. Set Late to \"wait\" for exports without gaps."
+                    "{gaps}: the model runs at {speed:.2} × real time here. Set Late to \"wait\" for exports without gaps."
                 ),
             )
         } else {
@@ -120,7 +120,7 @@ pub fn figures(status: &Status, readings: &Readings) -> Vec<Figure> {
     }
     if status.real_time_factor > 0.0 {
         let meaning = "How much faster than needed the model makes music. Below 1 there are gaps.";
-        say("speed", format!("{:.1} x real time", status.real_time_factor), meaning);
+        say("speed", format!("{:.1} × real time", status.real_time_factor), meaning);
     }
     if readings.sounding {
         say("gaps", "none".to_owned(), "Frames that were not ready when they were to be heard.");
@@ -166,7 +166,7 @@ mod tests {
         assert!(line.text.starts_with("1 late frame, 4 skipped") && line.text.contains("\"wait\""), "{}", line.text);
         let fine = Readings { sounding: true, latency_ms: 192.6, ..quiet };
         let line = status_line(&status(State::Ready, "", 3.12), &fine, "", "");
-        assert_eq!(line.text, "Playing, latency 193 ms, speed 3.1 x real time, gaps none");
+        assert_eq!(line.text, "Playing, latency 193 ms, speed 3.1 × real time, gaps none");
         assert_eq!(status_line(&status(State::Ready, "", 3.0), &fine, "", "newer").text, "newer");
     }
 
@@ -176,7 +176,7 @@ mod tests {
             let status = Status { device: device.to_owned(), ..status(State::Ready, "", 5.0) };
             status_line(&status, &Readings::default(), "", "").text
         };
-        assert_eq!(said("CPU"), "Ready, speed 5.0 x real time, on CPU");
-        assert_eq!(said("gpu 0: A, 7.0 of 8.0 GB free"), "Ready, speed 5.0 x real time, on gpu 0: A, 7.0 of 8.0 GB free");
+        assert_eq!(said("CPU"), "Ready, speed 5.0 × real time, on CPU");
+        assert_eq!(said("gpu 0: A, 7.0 of 8.0 GB free"), "Ready, speed 5.0 × real time, on gpu 0: A, 7.0 of 8.0 GB free");
     }
 }

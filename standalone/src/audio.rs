@@ -52,6 +52,11 @@ fn name_of(device: &Device) -> Option<String> {
     device.description().ok().map(|description| description.name().to_owned())
 }
 
+/// Why, to stand within a sentence.
+fn reason(error: &cpal::Error) -> String {
+    error.to_string().trim_end_matches('.').to_owned()
+}
+
 impl Plan {
     /// Playing into nothing.
     pub fn nothing(chosen: &Chosen) -> Self {
@@ -70,14 +75,14 @@ impl Plan {
             Output::None => return Ok(Self::nothing(chosen)),
             Output::Default => host.default_output_device().ok_or("This system has no audio output.")?,
             Output::Device(name) => {
-                let mut all = host.output_devices().map_err(|error| format!("The outputs cannot be listed: {error}."))?;
+                let mut all = host.output_devices().map_err(|error| format!("The outputs cannot be listed: {}.", reason(&error)))?;
                 let found = all.find(|device| name_of(device).as_ref() == Some(name));
                 found.ok_or_else(|| format!("The output {name} is not there."))?
             }
         };
         let name = name_of(&device).unwrap_or_else(|| "an output without a name".to_owned());
         let own = device.default_output_config();
-        let own = own.map_err(|error| format!("{name} does not say what it can do: {error}."))?;
+        let own = own.map_err(|error| format!("{name} cannot be used: {}.", reason(&error)))?;
         let rate = chosen.rate.unwrap_or_else(|| own.sample_rate());
         let asked = chosen.block.unwrap_or(BLOCK);
         let (buffer_size, block) = match own.buffer_size() {
@@ -110,7 +115,7 @@ impl Plan {
         };
         let stream = stream.and_then(|stream| stream.play().map(|()| stream));
         let rate = self.rate;
-        stream.map(Running::Device).map_err(|error| format!("{} cannot be opened at {rate} Hz: {error}.", self.name))
+        stream.map(Running::Device).map_err(|error| format!("{} cannot be opened at {rate} Hz: {}.", self.name, reason(&error)))
     }
 }
 
@@ -126,7 +131,7 @@ fn open<T: SizedSample + FromSample<f32>>(
         cpal::ErrorKind::Xrun | cpal::ErrorKind::RealtimeDenied | cpal::ErrorKind::DeviceChanged => {
             log::warn!("{error}");
         }
-        _ => lost(error.to_string()),
+        _ => lost(reason(&error)),
     };
     device.build_output_stream(config, move |data: &mut [T], _| player.fill(data, channels), failed, None)
 }

@@ -42,7 +42,7 @@ const KEYS: (f32, f32) = (60.0, 150.0);
 /// What a window shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Page {
-    Play,
+    Steer,
     SetUp,
     Devices,
 }
@@ -64,6 +64,8 @@ pub struct App {
     history: History,
     timeline: Timeline,
     presets: PresetMenu,
+    /// When it was drawn last, in seconds.
+    drawn_at: f64,
     /// As it was drawn last: long messages take several lines.
     footer_height: f32,
 }
@@ -84,7 +86,7 @@ impl App {
             window,
             context: None,
             watcher: None,
-            page: Page::Play,
+            page: Page::Steer,
             prompt: Draft::default(),
             model: ModelView::default(),
             hint: Hint::default(),
@@ -92,6 +94,7 @@ impl App {
             history: History::default(),
             timeline: Timeline::default(),
             presets: PresetMenu::default(),
+            drawn_at: 0.0,
             footer_height: theme::ROW,
         }
     }
@@ -100,8 +103,9 @@ impl App {
         let (instance, params) = (self.instance.clone(), self.params.clone());
         let desk = Desk { instance: &instance, params: &params, setter };
         let (status, readings) = (instance.handle.status(), instance.readings());
-        let seconds = ui.input(|input| input.stable_dt).min(0.5);
-        self.meter.feed(readings.peak, seconds);
+        let time = ui.input(|input| input.time);
+        self.meter.feed(readings.peak, (time - self.drawn_at).clamp(0.0, 0.5) as f32);
+        self.drawn_at = time;
         let fresh = self.history.follow(&instance.meters.monitor, instance.sample_rate());
         learning::settle(&instance);
 
@@ -109,12 +113,13 @@ impl App {
         // What does not fit scrolls; the last line is always in sight.
         let room = (ui.available_height() - self.footer_height - theme::GAP).max(60.0);
         egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| match (self.page, &self.devices) {
-            (Page::Play, _) | (Page::Devices, None) => self.play(ui, desk, room, &status, &readings, fresh),
+            (Page::Steer, _) | (Page::Devices, None) => self.steer(ui, desk, room, &status, &readings, fresh),
             (Page::SetUp, _) => set_up(ui, desk, &mut self.model, &status),
             (Page::Devices, Some(all)) => devices(ui, &**all),
         });
         let message = &self.presets.message;
-        let line = ui.scope(|ui| footer(ui, desk, &status, &readings, message));
+        let told = self.page == Page::Steer;
+        let line = ui.scope(|ui| footer(ui, desk, &status, &readings, message, told));
         self.footer_height = line.response.rect.height();
         if readings.sounding || !self.meter.at_rest() || !status.state.is_settled() {
             ui.ctx().request_repaint_after(LIVELY);
@@ -126,7 +131,7 @@ impl App {
             ui.set_height(theme::ROW);
             ui.label(RichText::new("Tiller").heading());
             ui.add_space(theme::GAP);
-            let pages = [(Page::Play, "Play"), (Page::SetUp, "Set up"), (Page::Devices, "Devices")];
+            let pages = [(Page::Steer, "Steer"), (Page::SetUp, "Set up"), (Page::Devices, "Devices")];
             let spacing = std::mem::replace(&mut ui.spacing_mut().item_spacing.x, 2.0);
             for (page, name) in pages {
                 if (page != Page::Devices || self.devices.is_some()) && option(ui, name, self.page == page) {
@@ -148,19 +153,19 @@ impl App {
         });
     }
 
-    fn play(&mut self, ui: &mut Ui, desk: Desk<'_>, room: f32, status: &Status, readings: &Readings, fresh: bool) {
+    fn steer(&mut self, ui: &mut Ui, desk: Desk<'_>, room: f32, status: &Status, readings: &Readings, fresh: bool) {
         let hint = if self.hint.open { Hint::HEIGHT + theme::GAP } else { 0.0 };
         self.hint.show(ui);
         self.prompt_row(ui, desk);
         let shape = 2.0 * theme::ROW + 4.0;
-        let needed = hint + theme::ROW + 4.0 + KEYS.0 + Timeline::LEAST + shape + 3.0 * theme::GAP;
+        let needed = hint + theme::ROW + 4.0 + KEYS.0 + self.timeline.least() + shape + 4.0 * theme::GAP;
         let spare = (room - needed).max(0.0);
         let tall = (KEYS.0 + 0.3 * spare).min(KEYS.1);
         ui.columns(2, |columns| {
             keys::keys(&mut columns[0], desk.params, desk.setter, readings.target, tall);
             chords::chords(&mut columns[1], desk.params, desk.setter, readings.target.chord, tall);
         });
-        let height = Timeline::LEAST + spare - (tall - KEYS.0);
+        let height = self.timeline.least() + spare - (tall - KEYS.0);
         let now = Now { fresh, sounding: readings.sounding };
         let model = &mut self.model;
         let mut cover = |ui: &mut Ui| model.cover(ui, desk, status);

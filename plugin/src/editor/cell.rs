@@ -23,6 +23,8 @@ pub struct Cell<'a> {
     pub fill: egui::Color32,
     /// Its colour while chosen.
     pub accent: egui::Color32,
+    /// The colour of its name while chosen.
+    pub ink: egui::Color32,
     /// Size of its name.
     pub size: f32,
 }
@@ -31,7 +33,7 @@ impl Cell<'_> {
     /// Draws it; `true` when it was clicked.
     pub fn show(&self, ui: &Ui, id: Id) -> bool {
         let response = ui.interact(self.rect, id, Sense::CLICK);
-        let (mut fill, ink) = if self.chosen { (self.accent, theme::GROUND) } else { (self.fill, theme::TEXT) };
+        let (mut fill, ink) = if self.chosen { (self.accent, self.ink) } else { (self.fill, theme::TEXT) };
         if response.hovered() && !self.chosen {
             fill = fill.lerp_to_gamma(theme::ASKED, 0.25);
         }

@@ -10,10 +10,10 @@ use crate::editor::{slider, theme};
 /// A row with a name; what follows it is `contents`.
 pub fn named_row(ui: &mut Ui, name: &str, contents: impl FnOnce(&mut Ui)) {
     ui.horizontal(|ui| {
-        let (label, _) = ui.allocate_exact_size(vec2(slider::LABEL_WIDTH - theme::GAP, theme::ROW), Sense::hover());
+        ui.spacing_mut().item_spacing.x = 0.0;
+        let (label, _) = ui.allocate_exact_size(vec2(slider::LABEL_WIDTH, theme::ROW), Sense::hover());
         ui.painter().text(label.left_center(), Align2::LEFT_CENTER, name, theme::font(theme::BODY), theme::QUIET);
         ui.spacing_mut().item_spacing.x = 2.0;
-        ui.add_space(6.0);
         contents(ui);
     });
 }

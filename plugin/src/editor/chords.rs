@@ -57,6 +57,7 @@ pub fn chords(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, soun
                 focused,
                 fill: if class.name().ends_with('#') { theme::GROUND } else { theme::WELL },
                 accent: theme::ASKED,
+                ink: theme::GROUND,
                 size: (0.4 * width).clamp(9.0, 13.0),
             };
             if cell.show(ui, id.with((class.index(), row))) || (focused && focus.pressed) {

@@ -67,6 +67,8 @@ pub trait Devices: Send + Sync {
     fn line(&self) -> StatusLine;
 }
 
+/// Wider, names and choices would lie far apart.
+const WIDTH: f32 = 680.0;
 const RATES: [u32; 4] = [44_100, 48_000, 88_200, 96_000];
 const BLOCKS: [u32; 5] = [64, 128, 256, 512, 1_024];
 
@@ -74,6 +76,7 @@ const BLOCKS: [u32; 5] = [64, 128, 256, 512, 1_024];
 pub fn devices(ui: &mut Ui, devices: &dyn Devices) {
     let (lists, chosen) = (devices.lists(), devices.chosen());
     let mut wanted = chosen.clone();
+    ui.set_max_width(WIDTH);
     group(ui, "Sound", |ui| {
         named_row(ui, "Output", |ui| {
             let shown = match &wanted.output {

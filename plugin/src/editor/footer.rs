@@ -1,14 +1,14 @@
 //! The last line: how it goes, in plain words. Trouble takes the place of the figures. UI thread.
 
 use egui::{RichText, Ui};
-use tiller_engine::status::Status;
+use tiller_engine::status::{State, Status};
 
 use crate::editor::desk::Desk;
 use crate::editor::{learning, model, theme};
 use crate::status_line::{Readings, Tone, figures, status_line};
 
-/// Draws it. `message` is what the preset browser has to say.
-pub fn footer(ui: &mut Ui, desk: Desk<'_>, status: &Status, readings: &Readings, message: &str) {
+/// Draws it. `message` is what the preset browser has to say. `told`: the page says already what is wrong with the model.
+pub fn footer(ui: &mut Ui, desk: Desk<'_>, status: &Status, readings: &Readings, message: &str, told: bool) {
     let instance = desk.instance;
     learning::line(ui, instance, desk.params);
     if !message.is_empty() {
@@ -18,7 +18,9 @@ pub fn footer(ui: &mut Ui, desk: Desk<'_>, status: &Status, readings: &Readings,
     ui.horizontal_wrapped(|ui| {
         model::light(ui, theme::tone(line.tone));
         if line.tone != Tone::Good {
-            ui.label(RichText::new(line.text).color(theme::tone(line.tone)));
+            let failed = told && matches!(status.state, State::Failed(_)) && instance.trouble().is_empty();
+            let text = if failed { "Silent: there is no model to play.".to_owned() } else { line.text };
+            ui.label(RichText::new(text).color(theme::tone(line.tone)));
             return;
         }
         ui.label(if readings.sounding { "Playing" } else { "Ready" });

@@ -47,7 +47,7 @@ impl Hint {
                     }
                 }
                 ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-                    let steps = ["press Play, here or in the host", "click a key or a chord", "its lane sets how strongly"];
+                    let steps = ["press Play", "click a key or a chord", "set its strength"];
                     for (number, step) in steps.into_iter().enumerate() {
                         ui.label(RichText::new(format!("{}", number + 1)).size(18.0).color(theme::ASKED));
                         ui.add(egui::Label::new(step).truncate());

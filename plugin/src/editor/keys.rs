@@ -42,8 +42,14 @@ pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, soundi
             chosen,
             sounding: class.is_some_and(|class| sounding.holds(class)),
             focused,
-            fill: if black { theme::GROUND } else { theme::LINE },
-            accent: if class.is_none() { theme::QUIET } else { theme::ASKED },
+            fill: match class {
+                None => theme::WELL,
+                Some(_) if black => theme::GROUND,
+                Some(_) => theme::LINE,
+            },
+            // That nothing is asked for need not shine.
+            accent: if class.is_none() { theme::LINE } else { theme::ASKED },
+            ink: if class.is_none() { theme::TEXT } else { theme::GROUND },
             size: if black { theme::SMALL } else { theme::BODY },
         };
         if cell.show(ui, id.with(key.number)) || (focused && focus.pressed) {

@@ -17,8 +17,8 @@ use crate::monitor::LANES;
 use crate::params::TillerParams;
 use crate::target::Target;
 
-/// Height of a lane.
-const LANE: f32 = 26.0;
+/// Least and most height of a lane.
+const LANE: (f32, f32) = (26.0, 40.0);
 const LANE_GAP: f32 = 2.0;
 /// Lowest picture of the pitch classes: twelve rows.
 const LOWEST: f32 = 12.0 * 7.0;
@@ -53,6 +53,9 @@ struct Lane<'a> {
     aim: Option<fn(Target) -> Option<String>>,
 }
 
+/// Lanes that are always seen. Those after them, the user's own traits, fold away.
+const ALWAYS: usize = 4;
+
 /// The lanes in the order of [`crate::monitor`]'s strengths.
 fn lanes(params: &TillerParams) -> [Lane<'_>; LANES] {
     [
@@ -86,11 +89,21 @@ pub struct Now {
 #[derive(Default)]
 pub struct Timeline {
     texture: Option<TextureHandle>,
+    /// The traits are shown.
+    unfolded: bool,
 }
 
 impl Timeline {
     /// Height that it takes with a picture of the least height.
-    pub const LEAST: f32 = LOWEST + LANES as f32 * (LANE + LANE_GAP) + LANE_GAP;
+    pub fn least(&self) -> f32 {
+        LOWEST + self.rows() as f32 * (LANE.0 + LANE_GAP) + LANE_GAP
+    }
+
+    /// Lanes that are seen, and the row that folds the others away.
+    fn rows(&self) -> usize {
+        let folding = usize::from(LANES > ALWAYS);
+        folding + if self.unfolded { LANES } else { ALWAYS.min(LANES) }
+    }
 
     /// Draws it `height` points high. `cover` is drawn over the picture of what is heard, where
     /// there is something more important to say.
@@ -105,7 +118,8 @@ impl Timeline {
     ) {
         let params = desk.params;
         let lanes = lanes(params);
-        let below = lanes.len() as f32 * (LANE + LANE_GAP) + LANE_GAP;
+        let tall = (LANE.0 + 0.05 * (height - self.least())).clamp(LANE.0, LANE.1).floor();
+        let below = self.rows() as f32 * (tall + LANE_GAP) + LANE_GAP;
         let row = ((height - below) / 12.0).floor().max(LOWEST / 12.0);
         let size = vec2(ui.available_width(), 12.0 * row);
         let (place, response) = ui.allocate_exact_size(size, Sense::hover());
@@ -127,13 +141,22 @@ impl Timeline {
         }
         ui.spacing_mut().item_spacing.y = LANE_GAP;
         for (index, lane) in lanes.iter().enumerate() {
-            let (place, _) = ui.allocate_exact_size(vec2(size.x, LANE), Sense::hover());
+            if index == ALWAYS {
+                let text = if self.unfolded { "Traits: hide" } else { "Traits: show" };
+                let button = egui::Button::new(text).min_size(vec2(0.0, tall));
+                self.unfolded ^= ui.add(button).clicked();
+            }
+            if index >= ALWAYS && !self.unfolded {
+                continue;
+            }
+            let (place, _) = ui.allocate_exact_size(vec2(size.x, tall), Sense::hover());
             let grid = Grid::of(place);
             let painter = ui.painter();
             let name = grid.names.left_center();
             painter.text(name, Align2::LEFT_CENTER, lane.name, theme::font(theme::BODY), theme::QUIET);
             trace(painter, grid.picture, lane, index, history);
-            let response = slider::slider_at(ui, grid.controls, lane.param, desk.setter, theme::ASKED);
+            let controls = Rect::from_center_size(grid.controls.center(), vec2(grid.controls.width(), theme::ROW));
+            let response = slider::slider_at(ui, controls, lane.param, desk.setter, theme::ASKED);
             learning::menu(&response, lane.target, desk.instance);
         }
     }
@@ -167,8 +190,8 @@ impl Timeline {
             } else {
                 theme::QUIET
             };
-            // Where rows are low, the black keys' names would touch their neighbours'.
-            if tall >= 11.0 || !name.name().ends_with('#') {
+            // Where rows are low, only names that do not touch their neighbours'.
+            if tall >= 11.0 || matches!(class, 0 | 2 | 4 | 7 | 9 | 11) {
                 let at = pos2(grid.names.right(), top + tall / 2.0);
                 painter.text(at, Align2::RIGHT_CENTER, name.name(), theme::font(tall.clamp(9.5, 13.0)), colour);
             }
@@ -251,7 +274,7 @@ fn bar(mesh: &mut Mesh, left: f32, width: f32, y: impl Fn(f32) -> f32, column: &
 fn readout(painter: &Painter, place: Rect, asked: Target, history: &History, sounding: bool) {
     painter.rect_filled(place, theme::ROUND, theme::PANEL);
     let inner = place.shrink2(vec2(12.0, 8.0));
-    let large = (inner.height() * 0.42).clamp(26.0, 64.0);
+    let large = (inner.height() * 0.42).min(0.26 * inner.width()).clamp(26.0, 110.0);
     let names = [asked.note.map(|note| note.name().to_owned()), asked.chord.map(chord_name)];
     let wanted: Vec<String> = names.into_iter().flatten().collect();
     let heard = history.newest().strongest.filter(|_| sounding).and_then(|class| PitchClass::new(class as u8));
@@ -261,24 +284,28 @@ fn readout(painter: &Painter, place: Rect, asked: Target, history: &History, sou
     };
     let number = |x: f32, text: &str, colour: Color32| {
         let middle = inner.top() + theme::SMALL + (inner.height() - theme::SMALL - 18.0) / 2.0;
-        painter.text(pos2(x, middle), Align2::LEFT_CENTER, text, theme::font(large), colour);
+        let size = if colour == theme::QUIET { 22.0 } else { large };
+        painter.text(pos2(x, middle), Align2::LEFT_CENTER, text, theme::font(size), colour);
     };
     title(halves[0], "asked for");
     title(halves[1], "heard");
     let shrunk = if wanted.len() > 1 { wanted.join(" ") } else { wanted.first().cloned().unwrap_or_default() };
     if shrunk.is_empty() {
-        number(halves[0], "–", theme::LINE);
+        number(halves[0], "nothing", theme::QUIET);
     } else {
         number(halves[0], &shrunk, theme::ASKED);
     }
-    number(halves[1], heard.map_or("–", PitchClass::name), if heard.is_some() { theme::HEARD } else { theme::LINE });
+    match heard {
+        Some(class) => number(halves[1], class.name(), theme::HEARD),
+        None => number(halves[1], "silence", theme::QUIET),
+    }
     let share = history.share_on_target();
     let line = Rect::from_min_max(pos2(inner.left(), inner.bottom() - 4.0), inner.max);
     painter.rect_filled(line, theme::ROUND, theme::WELL);
     if let Some(share) = share {
         let filled = Rect::from_min_size(line.min, vec2(line.width() * share, line.height()));
         painter.rect_filled(filled, theme::ROUND, theme::ASKED);
-        let text = format!("{:.0} % on target", 100.0 * share);
+        let text = format!("{:.0} % of the last ten seconds on target", 100.0 * share);
         let at = line.left_top() - vec2(0.0, 3.0);
         painter.text(at, Align2::LEFT_BOTTOM, text, theme::font(theme::SMALL), theme::QUIET);
     }
