@@ -39,6 +39,9 @@ const MARGIN: i8 = 12;
 /// Least and most height of the keys; what is to spare goes to them and to the timeline.
 const KEYS: (f32, f32) = (60.0, 150.0);
 
+/// Width of the buttons beside the prompt.
+const BESIDE_PROMPT: f32 = 154.0;
+
 /// What a window shows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Page {
@@ -177,18 +180,19 @@ impl App {
     fn prompt_row(&mut self, ui: &mut Ui, desk: Desk<'_>) {
         self.prompt.follow(&desk.instance.project.project().prompt);
         let row = vec2(ui.available_width(), theme::ROW + 4.0);
-        ui.allocate_ui_with_layout(row, Layout::right_to_left(Align::Center), |ui| {
-            self.presets.show(ui, desk.instance, desk.params, desk.setter);
+        // From left to right, since that is the keyboard's way through them.
+        ui.allocate_ui_with_layout(row, Layout::left_to_right(Align::Center), |ui| {
             let changed = self.prompt.is_changed();
-            let pressed = ui.add_enabled(changed, egui::Button::new("Apply")).clicked();
             let edit = ui.add(
                 TextEdit::singleline(&mut self.prompt.typed)
                     .hint_text("What should it sound like?")
                     .char_limit(LONGEST_PROMPT)
                     .margin(vec2(8.0, 5.0))
-                    .desired_width(f32::INFINITY),
+                    .desired_width(ui.available_width() - BESIDE_PROMPT),
             );
+            let pressed = ui.add_enabled(changed, egui::Button::new("Apply")).clicked();
             let entered = edit.lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
+            self.presets.show(ui, desk.instance, desk.params, desk.setter);
             if changed && (pressed || entered) {
                 let prompt = self.prompt.typed.trim().to_owned();
                 desk.instance.project.edit(|project| project.prompt = prompt);

@@ -285,6 +285,10 @@ fn readout(painter: &Painter, place: Rect, asked: Target, history: &History, sou
     let number = |x: f32, text: &str, colour: Color32| {
         let middle = inner.top() + theme::SMALL + (inner.height() - theme::SMALL - 18.0) / 2.0;
         let size = if colour == theme::QUIET { 22.0 } else { large };
+        // Two targets at once are written smaller.
+        let wide = painter.layout_no_wrap(text.to_owned(), theme::font(size), colour).size().x;
+        let room = inner.width() / 2.0 - theme::GAP;
+        let size = if wide > room { size * room / wide } else { size };
         painter.text(pos2(x, middle), Align2::LEFT_CENTER, text, theme::font(size), colour);
     };
     title(halves[0], "asked for");

@@ -28,7 +28,7 @@ def own_display() -> subprocess.Popen:
     """Starts an X server of our own; the environment points to it from here on."""
     read, write = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", SCREEN, "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", SCREEN, "-nolisten", "tcp", "-noreset"],
         pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
     os.close(write)
@@ -329,21 +329,25 @@ def open_model(editor: Editor, folder: Path) -> None:
 
 
 def keyboard(arguments) -> None:
-    """Everything can be reached without a mouse: a walk with Tab and arrows that must set a note."""
+    """Everything can be reached without a mouse: Tab to the keys, the chords and the note lane, and each is set there."""
+    (Path(os.environ["XDG_CONFIG_HOME"]) / "tiller").mkdir(exist_ok=True)
+    (Path(os.environ["XDG_CONFIG_HOME"]) / "tiller/editor.json").write_text('{"hint_dismissed": true}')
     plugin = load(arguments)
 
     def steps(editor: Editor) -> None:
         time.sleep(2.0)
         # The keyboard follows the pointer, to where nothing can be clicked.
         editor.click(600, 616)
-        # The header's two pages, Stop, meter, prompt, presets (Apply has nothing to apply), then the keys.
-        for presses in range(30):
-            editor.keys("Tab", "Right", "Return")
-            if plugin.note != "off":
-                print(f"keyboard: {presses + 1} presses of Tab to the keys, {plugin.note} chosen", flush=True)
-                editor.shoot(arguments.out / "editor-keyboard.png")
-                return
-        raise RuntimeError("the keyboard does not reach the keys")
+        # Two pages, meter, Play, prompt and presets come first; Apply has nothing to apply.
+        editor.keys(*["Tab"] * 7, *["Right"] * 3, "Return")
+        editor.keys("Tab", "Down", "Right", "Return")
+        editor.keys("Tab", *["Left"] * 4)
+        time.sleep(1.0)
+        editor.shoot(arguments.out / "editor-keyboard.png")
+        found = [str(getattr(plugin, name)) for name in ("note", "chord_root", "chord", "note_strength")]
+        print(f"keyboard: {found}", flush=True)
+        if found != ["D", "C#", "minor", "0.6"]:
+            raise RuntimeError("the keyboard does not reach what it should")
 
     scene(plugin, steps)
 
