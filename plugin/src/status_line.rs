@@ -115,7 +115,8 @@ pub fn figures(status: &Status, readings: &Readings) -> Vec<Figure> {
     let mut figures = Vec::new();
     let mut say = |name, value, meaning| figures.push(Figure { name, value, meaning });
     if readings.latency_ms > 0.0 {
-        let meaning = "How long a move takes to be heard. Hosts make up for it when they play what is drawn or recorded.";
+        let meaning =
+            "How long a move takes to be heard. Hosts make up for it when they play what is drawn or recorded.";
         say("latency", format!("{:.0} ms", readings.latency_ms), meaning);
     }
     if status.real_time_factor > 0.0 {
@@ -177,6 +178,9 @@ mod tests {
             status_line(&status, &Readings::default(), "", "").text
         };
         assert_eq!(said("CPU"), "Ready, speed 5.0 × real time, on CPU");
-        assert_eq!(said("gpu 0: A, 7.0 of 8.0 GB free"), "Ready, speed 5.0 × real time, on gpu 0: A, 7.0 of 8.0 GB free");
+        assert_eq!(
+            said("gpu 0: A, 7.0 of 8.0 GB free"),
+            "Ready, speed 5.0 × real time, on gpu 0: A, 7.0 of 8.0 GB free"
+        );
     }
 }

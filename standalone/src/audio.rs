@@ -75,7 +75,9 @@ impl Plan {
             Output::None => return Ok(Self::nothing(chosen)),
             Output::Default => host.default_output_device().ok_or("This system has no audio output.")?,
             Output::Device(name) => {
-                let mut all = host.output_devices().map_err(|error| format!("The outputs cannot be listed: {}.", reason(&error)))?;
+                let mut all = host
+                    .output_devices()
+                    .map_err(|error| format!("The outputs cannot be listed: {}.", reason(&error)))?;
                 let found = all.find(|device| name_of(device).as_ref() == Some(name));
                 found.ok_or_else(|| format!("The output {name} is not there."))?
             }
@@ -115,7 +117,9 @@ impl Plan {
         };
         let stream = stream.and_then(|stream| stream.play().map(|()| stream));
         let rate = self.rate;
-        stream.map(Running::Device).map_err(|error| format!("{} cannot be opened at {rate} Hz: {}.", self.name, reason(&error)))
+        stream
+            .map(Running::Device)
+            .map_err(|error| format!("{} cannot be opened at {rate} Hz: {}.", self.name, reason(&error)))
     }
 }
 

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nice_plug::prelude::{AudioIOLayout, BufferConfig, NoteEvent, Plugin, ProcessMode};
 use parking_lot::Mutex;
 use tiller::Tiller;
-use tiller::editor::devices::{Chosen, Devices, Lists};
+use tiller::editor::devices::{Chosen, Devices, Lists, Midi};
 use tiller::status_line::{StatusLine, Tone};
 
 use crate::audio::{self, Plan, Running};
@@ -150,7 +150,13 @@ impl Rig {
                 Order::Lost(why) => self.open(Some(why)),
                 Order::Look => {
                     let lists = Lists { outputs: audio::names(), inputs: midi::names() };
-                    *self.shared.lists.lock() = lists;
+                    let before = std::mem::replace(&mut *self.shared.lists.lock(), lists.clone());
+                    let chosen = self.shared.chosen.lock().midi.clone();
+                    if before.inputs != lists.inputs && chosen != Midi::None {
+                        // A keyboard that was plugged in plays at once.
+                        self.inputs = Inputs::default();
+                        self.inputs = Inputs::open(&chosen, &self.events.0).0;
+                    }
                 }
                 Order::Stop => break,
             }

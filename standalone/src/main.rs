@@ -60,7 +60,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let mut plugin = Box::new(Tiller::default());
     let params = plugin.params();
     let file = settings::file();
-    let mut chosen = if arguments.headless { Chosen { midi: Midi::None, ..Chosen::default() } } else { settings::chosen(&file) };
+    let mut chosen =
+        if arguments.headless { Chosen { midi: Midi::None, ..Chosen::default() } } else { settings::chosen(&file) };
     match arguments.output.as_deref() {
         Some("none") => chosen.output = Output::None,
         Some(name) => chosen.output = Output::Device(name.to_owned()),
@@ -75,7 +76,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let executor = AsyncExecutor::new(Arc::new(|()| {}), Arc::new(|()| {}));
     let editor = plugin.editor(executor).ok_or("the instrument has no window")?;
     let control = Arc::new(Control::start(plugin, chosen, arguments.output.is_none())?);
-    let shown = show(editor.with_devices(control.clone()), GuiContext::new(Arc::new(host::Window::new(params.clone()))));
+    let shown =
+        show(editor.with_devices(control.clone()), GuiContext::new(Arc::new(host::Window::new(params.clone()))));
     let saved = settings::remember_session(&file, &session::state_of(&*params));
     control.stop();
     shown?;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crossbeam_channel::{Receiver, Sender};
 use cpal::{FromSample, Sample};
+use crossbeam_channel::{Receiver, Sender};
 use nice_plug::prelude::{AuxiliaryBuffers, Buffer, NoteEvent, Plugin, Transport};
 use tiller::Tiller;
 
@@ -125,5 +125,48 @@ impl Drop for Player {
             // Nobody waits for it any more when the application ends.
             let _ = self.home.send(plugin);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Activation;
+    use crossbeam_channel::{bounded, unbounded};
+    use nice_assert_no_alloc::assert_no_alloc;
+    use nice_plug::prelude::{AudioIOLayout, BufferConfig, ProcessMode};
+
+    #[test]
+    fn a_callback_never_allocates_and_every_channel_is_written() {
+        let mut plugin = Box::new(Tiller::default());
+        plugin.instance().meters.play.store(true, Ordering::Relaxed);
+        let layout = Tiller::AUDIO_IO_LAYOUTS.first().copied().unwrap_or(AudioIOLayout::const_default());
+        let config = BufferConfig {
+            sample_rate: 48_000.0,
+            min_buffer_size: None,
+            max_buffer_size: 256,
+            process_mode: ProcessMode::Realtime,
+        };
+        assert!(plugin.activate(&layout, &config, &mut Activation));
+        let ((keys, events), (home, back)) = (bounded(64), unbounded());
+        let played = Arc::new(Played::default());
+        let mut player = Player::new(plugin, home, events, 48_000, 256, played.clone());
+        for (index, channels) in [1, 2, 6].into_iter().cycle().take(300).enumerate() {
+            if index % 40 == 7 {
+                for bytes in [[0x90, 60, 90], [0xB0, 1, 64], [0x80, 60, 0]] {
+                    assert!(NoteEvent::from_midi(0, &bytes).is_ok_and(|event| keys.try_send(event).is_ok()));
+                }
+            }
+            // Longer than the announced block, and not a multiple of it.
+            let mut samples = vec![f32::NAN; 300 * channels];
+            assert_no_alloc(|| player.fill(&mut samples, channels));
+            assert!(samples.iter().all(|sample| sample.is_finite()));
+            assert!(samples.chunks(channels).all(|frame| frame.iter().skip(2).all(|sample| *sample == 0.0)));
+        }
+        assert_eq!(played.samples(), 300 * 300);
+        assert!(played.peak() > 1e-3, "music, not silence");
+        assert!(keys.is_empty(), "every event was taken");
+        drop(player);
+        assert!(back.try_recv().is_ok(), "the instrument comes back");
     }
 }

@@ -49,7 +49,11 @@ fn it_plays_a_second_into_nothing_and_ends() {
     assert!(seconds >= 1.0, "{report}");
     let peak = report["peak"].as_f64().unwrap_or_default();
     assert!(peak > 1e-3 && peak < 4.0, "music, not silence: {report}");
-    assert_eq!(std::fs::read_dir(&home.0).map(Iterator::count).ok(), Some(0), "a run without a window remembers nothing");
+    assert_eq!(
+        std::fs::read_dir(&home.0).map(Iterator::count).ok(),
+        Some(0),
+        "a run without a window remembers nothing"
+    );
 }
 
 #[test]

@@ -77,11 +77,8 @@ pub fn from_library(workspace: &Workspace, profile: Profile) -> Outcome<Bundles>
         Profile::Release => workspace.target.join("bundled"),
     };
     let bundles = lay_out(&library, &folder, &folder)?;
-    let [built, standalone] = [
-        workspace.target.join(profile.folder()).join(APPLICATION.0),
-        folder.join(APPLICATION.1),
-    ]
-    .map(|path| path.with_extension(std::env::consts::EXE_EXTENSION));
+    let [built, standalone] = [workspace.target.join(profile.folder()).join(APPLICATION.0), folder.join(APPLICATION.1)]
+        .map(|path| path.with_extension(std::env::consts::EXE_EXTENSION));
     if !built.is_file() {
         return Ok(bundles);
     }

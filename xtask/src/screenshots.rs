@@ -18,6 +18,9 @@ pub struct Options {
     /// Folder for the pictures; without it, assets/.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Which build is shown.
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
     /// One scene alone: first-run, playing, idle, loading, missing, keyboard or devices.
     #[arg(long)]
     only: Option<String>,
@@ -25,7 +28,7 @@ pub struct Options {
 
 /// Builds, bundles, opens the editor and takes the pictures.
 pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
-    let bundles = bundle::bundle(workspace, Profile::Release)?;
+    let bundles = bundle::bundle(workspace, options.profile)?;
     setup::screen()?;
     let python = setup::screenshots_environment(workspace)?;
     let out = options.out.clone().unwrap_or_else(|| workspace.root.join("assets"));
@@ -43,5 +46,6 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
     let printed = run.as_ref().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     eprint!("{printed}");
     succeeded(run.map(|output| output.status), &format!("{} {}", python.display(), script.display()))?;
-    Ok(json!({ "ok": true, "pictures": printed.lines().collect::<Vec<_>>() }))
+    let (pictures, said): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.ends_with(".png"));
+    Ok(json!({ "ok": true, "pictures": pictures, "said": said }))
 }

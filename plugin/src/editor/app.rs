@@ -115,10 +115,12 @@ impl App {
         self.header(ui, desk, &status);
         // What does not fit scrolls; the last line is always in sight.
         let room = (ui.available_height() - self.footer_height - theme::GAP).max(60.0);
-        egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| match (self.page, &self.devices) {
-            (Page::Steer, _) | (Page::Devices, None) => self.steer(ui, desk, room, &status, &readings, fresh),
-            (Page::SetUp, _) => set_up(ui, desk, &mut self.model, &status),
-            (Page::Devices, Some(all)) => devices(ui, &**all),
+        egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| {
+            match (self.page, &self.devices) {
+                (Page::Steer, _) | (Page::Devices, None) => self.steer(ui, desk, room, &status, &readings, fresh),
+                (Page::SetUp, _) => set_up(ui, desk, &mut self.model, &status),
+                (Page::Devices, Some(all)) => devices(ui, &**all),
+            }
         });
         let message = &self.presets.message;
         let told = self.page == Page::Steer;

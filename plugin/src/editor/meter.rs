@@ -60,7 +60,8 @@ impl Meter {
         if response.has_focus() {
             theme::focus_ring(painter, place);
         }
-        let text = if self.clipped { "It clipped: turn the gain down. Click to put the light out." } else { "Output level" };
+        let text =
+            if self.clipped { "It clipped: turn the gain down. Click to put the light out." } else { "Output level" };
         response.on_hover_text(text);
     }
 }

@@ -133,9 +133,10 @@ impl ModelView {
         named_row(ui, "Plays on", |ui| {
             let cards = self.cards.lock().clone();
             let shown = match (&cards, chosen) {
-                (Cards::Found(Ok(found)), Device::Gpu(number)) => {
-                    found.iter().find(|card| card.0 == number).map_or_else(|| chosen_name(chosen), |card| card.1.clone())
-                }
+                (Cards::Found(Ok(found)), Device::Gpu(number)) => found
+                    .iter()
+                    .find(|card| card.0 == number)
+                    .map_or_else(|| chosen_name(chosen), |card| card.1.clone()),
                 (_, Device::Auto) if !status.device.is_empty() => format!("auto: {}", status.device),
                 _ => chosen_name(chosen),
             };

@@ -103,12 +103,21 @@ fn controllers(ui: &mut Ui, desk: Desk<'_>) {
             }
         });
     }
-    let text = if project.controllers.is_empty() {
-        "None yet. Right-click a slider, choose Learn, and move a controller."
-    } else {
-        "Right-click a slider to tie another one to it."
-    };
-    note(ui, text);
+    let id = ui.scope_id().with("learn");
+    let mut target = ui.data(|data| data.get_temp::<Learnable>(id)).unwrap_or(Learnable::Strength);
+    ui.horizontal(|ui| {
+        let menu = egui::ComboBox::from_id_salt("target").width(150.0);
+        menu.selected_text(learning::name(desk.params, target)).show_ui(ui, |ui| {
+            for one in Learnable::ALL {
+                ui.selectable_value(&mut target, one, learning::name(desk.params, one));
+            }
+        });
+        if ui.button("Learn").clicked() {
+            desk.instance.meters.controllers.learn(Some(target));
+        }
+    });
+    ui.data_mut(|data| data.insert_temp(id, target));
+    note(ui, "Learn, then move the controller that is to move it. A right click on a slider does the same.");
 }
 
 fn note(ui: &mut Ui, text: &str) {

@@ -89,12 +89,8 @@ pub fn apply(context: &Context) {
         style.spacing.button_padding = egui::vec2(10.0, 3.0);
         style.spacing.interact_size.y = ROW;
         style.interaction.selectable_labels = false;
-        let sizes = [
-            (TextStyle::Heading, 20.0),
-            (TextStyle::Body, BODY),
-            (TextStyle::Button, BODY),
-            (TextStyle::Small, SMALL),
-        ];
+        let sizes =
+            [(TextStyle::Heading, 20.0), (TextStyle::Body, BODY), (TextStyle::Button, BODY), (TextStyle::Small, SMALL)];
         for (text_style, size) in sizes {
             style.text_styles.insert(text_style, font(size));
         }

@@ -2,8 +2,8 @@
 //! strength lane said. Beside the picture stand target and sound in large letters, and the lanes' sliders. UI thread.
 
 use egui::{
-    Align2, Color32, ColorImage, Mesh, Painter, Rect, Sense, Shape, Stroke, TextureHandle, TextureOptions, Ui,
-    pos2, vec2,
+    Align2, Color32, ColorImage, Mesh, Painter, Rect, Sense, Shape, Stroke, TextureHandle, TextureOptions, Ui, pos2,
+    vec2,
 };
 use nice_plug::prelude::{FloatParam, Param};
 use tiller_engine::control::PitchClass;

@@ -314,7 +314,7 @@ def missing(arguments) -> None:
 
     def steps(editor: Editor) -> None:
         time.sleep(2.0)
-        open_model(editor, Path("/no/such/model"))
+        open_model(editor, Path("/music/models/musicgen-small"))
         time.sleep(2.0)
         editor.shoot(arguments.out / "editor-model-missing.png")
 
