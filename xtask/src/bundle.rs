@@ -79,7 +79,9 @@ pub fn from_library(workspace: &Workspace, profile: Profile) -> Outcome<Bundles>
     let bundles = lay_out(&library, &folder, &folder)?;
     let [built, standalone] = [workspace.target.join(profile.folder()).join(APPLICATION.0), folder.join(APPLICATION.1)]
         .map(|path| path.with_extension(std::env::consts::EXE_EXTENSION));
-    if !built.is_file() {
+    // One of an older plugin stays where it is.
+    let made = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    if made(&built).is_none() || made(&built) < made(&library) {
         return Ok(bundles);
     }
     place(&built, &standalone)?;
