@@ -2,6 +2,7 @@
 //! UI thread; cards are looked for on a thread of its own, since a driver takes its time.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use egui::{Align, Key, Layout, Rect, RichText, Sense, TextEdit, Ui, vec2};
 use parking_lot::Mutex;
@@ -33,6 +34,16 @@ enum Cards {
 pub struct ModelView {
     folder: Draft,
     cards: Arc<Mutex<Cards>>,
+    /// The thread that looks for cards. It is waited for: hosts unload the code that it runs.
+    looking: Option<JoinHandle<()>>,
+}
+
+impl Drop for ModelView {
+    fn drop(&mut self) {
+        if let Some(looking) = self.looking.take() {
+            let _ = looking.join();
+        }
+    }
 }
 
 /// The model's name: the project's word for it, or what the engine calls it.
@@ -141,10 +152,7 @@ impl ModelView {
                 _ => chosen_name(chosen),
             };
             let menu = egui::ComboBox::from_id_salt("device").width(ui.available_width() - 8.0).selected_text(shown);
-            menu.show_ui(ui, |ui| {
-                if matches!(cards, Cards::Unknown) {
-                    self.look(ui.ctx());
-                }
+            let shown = menu.show_ui(ui, |ui| {
                 ui.selectable_value(&mut wanted, Device::Auto, "auto: a GPU for large models, if there is one");
                 ui.selectable_value(&mut wanted, Device::Cpu, "CPU");
                 match &cards {
@@ -165,14 +173,20 @@ impl ModelView {
                     }
                 }
             });
+            if shown.response.clicked() {
+                self.look(ui.ctx());
+            }
         });
         if wanted != chosen {
             desk.instance.project.edit(|project| project.device = wanted);
         }
     }
 
-    /// Asks the driver, elsewhere. Free memory is that of the moment: opening the menu anew in another window asks again.
-    fn look(&self, context: &egui::Context) {
+    /// Asks the driver, elsewhere. Free memory is that of the moment, so it is asked each time that the menu is opened.
+    fn look(&mut self, context: &egui::Context) {
+        if matches!(*self.cards.lock(), Cards::Looking) {
+            return;
+        }
         *self.cards.lock() = Cards::Looking;
         let (cards, context) = (self.cards.clone(), context.clone());
         let body = move || {
@@ -182,8 +196,14 @@ impl ModelView {
             *cards.lock() = Cards::Found(found);
             context.request_repaint();
         };
-        if let Err(error) = std::thread::Builder::new().name("tiller-cards".to_owned()).spawn(body) {
-            *self.cards.lock() = Cards::Found(Err(format!("the system gave no thread ({error})")));
+        match std::thread::Builder::new().name("tiller-cards".to_owned()).spawn(body) {
+            Ok(looking) => {
+                if let Some(before) = self.looking.replace(looking) {
+                    // It has said what it found, so it is at its end.
+                    let _ = before.join();
+                }
+            }
+            Err(error) => *self.cards.lock() = Cards::Found(Err(format!("the system gave no thread ({error})"))),
         }
     }
 }

@@ -2,17 +2,21 @@
 //! happens is not painted at all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use crate::instance::Instance;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Wakes a window until it is dropped.
+/// Wakes a window until it is dropped. Dropping it ends and joins the thread: hosts unload the code that it runs.
 pub struct Watcher {
-    stop: Arc<AtomicBool>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Watcher {
@@ -23,12 +27,10 @@ impl Watcher {
         is_open: impl Fn() -> bool + Send + 'static,
         wake: impl Fn() + Send + 'static,
     ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (stop, stopped) = bounded::<()>(0);
         let body = move || {
             let (mut seen, mut was_open) = (fingerprint(&instance), false);
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::sleep(LOOK);
+            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 let open = is_open();
                 if was_open && !open {
                     // A window that closed no longer waits for a controller.
@@ -43,16 +45,19 @@ impl Watcher {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("tiller-editor".to_owned()).spawn(body) {
-            log::warn!("the editor has no thread to watch the engine with: {error}");
-        }
-        Self { stop }
+        let thread = std::thread::Builder::new().name("tiller-editor".to_owned()).spawn(body);
+        let thread =
+            thread.inspect_err(|error| log::warn!("the editor has no thread to watch the engine with: {error}"));
+        Self { stop: Some(stop), thread: thread.ok() }
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -68,7 +73,7 @@ fn fingerprint(instance: &Instance) -> impl PartialEq + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicBool, AtomicU32};
     use std::time::Instant;
 
     fn until(holds: impl Fn() -> bool) -> bool {
