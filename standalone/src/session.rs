@@ -46,7 +46,8 @@ mod tests {
         let before = state_of(&*one);
         let mut changed = before.clone();
         for (id, text) in [("note", "D#"), ("guidance", "3.25"), ("seed", "77"), ("gain", "-6.0"), ("run", "keys")] {
-            assert_ne!(changed.params.insert(id.into(), ParamValue::String(text.into())), None, "{id} is a parameter");
+            let before = changed.params.insert(id.into(), ParamValue::String(text.into()));
+            assert!(before.is_some(), "{id} is a parameter");
         }
         changed.fields.insert("project".into(), r#""{\"version\":1,\"prompt\":\"organ\"}""#.into());
         restore(&*other, &changed);
