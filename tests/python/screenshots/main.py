@@ -7,6 +7,7 @@ Needs Xvfb, xdotool and ImageMagick's `import`.
 
 import argparse
 import ctypes
+import json
 import math
 import os
 import re
@@ -352,25 +353,67 @@ def keyboard(arguments) -> None:
     scene(plugin, steps)
 
 
+class ClientMessage(ctypes.Structure):
+    """Xlib's XClientMessageEvent, as long as an XEvent is."""
+
+    _fields_ = [
+        ("type", ctypes.c_int), ("serial", ctypes.c_ulong), ("send_event", ctypes.c_int), ("display", ctypes.c_void_p),
+        ("window", ctypes.c_ulong), ("message_type", ctypes.c_ulong), ("format", ctypes.c_int),
+        ("data", ctypes.c_long * 5), ("rest", ctypes.c_long * 12),
+    ]
+
+
+def close(window: str) -> None:
+    """Closes a window as a window manager does."""
+    x = ctypes.CDLL("libX11.so.6")
+    x.XOpenDisplay.restype = ctypes.c_void_p
+    x.XInternAtom.argtypes, x.XInternAtom.restype = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int], ctypes.c_ulong
+    x.XSendEvent.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
+    x.XCloseDisplay.argtypes = [ctypes.c_void_p]
+    display = x.XOpenDisplay(None)
+    message = ClientMessage(type=33, window=int(window), format=32)
+    message.message_type = x.XInternAtom(display, b"WM_PROTOCOLS", 0)
+    message.data[0] = x.XInternAtom(display, b"WM_DELETE_WINDOW", 0)
+    x.XSendEvent(display, int(window), 0, 0, ctypes.byref(message))
+    x.XCloseDisplay(display)
+
+
 def devices(arguments) -> None:
-    """The standalone application's page of devices."""
+    """The standalone application's page of devices: a rate that is chosen and a key that is set there are there again when the
+    application is opened the next time."""
     if arguments.standalone is None:
         return
     # A machine with a sound card, as far as ALSA is concerned.
     home = Path(os.environ["XDG_CONFIG_HOME"])
     (home / ".asoundrc").write_text("pcm.!default { type null }\nctl.!default { type null }\n")
+    (home / "tiller").mkdir(exist_ok=True)
+    (home / "tiller/editor.json").write_text('{"hint_dismissed": true}')
     environment = {**os.environ, "HOME": str(home)}
-    application = subprocess.Popen([str(arguments.standalone)], stderr=subprocess.DEVNULL, env=environment)
-    try:
-        editor = Editor()
-        editor.find()
-        time.sleep(3.0)
-        editor.page("devices")
-        time.sleep(1.0)
-        editor.shoot(arguments.out / "editor-devices.png")
-    finally:
-        application.terminate()
-        application.wait()
+    for opened in (1, 2):
+        application = subprocess.Popen([str(arguments.standalone)], stderr=subprocess.DEVNULL, env=environment)
+        try:
+            editor = Editor()
+            editor.find()
+            time.sleep(3.0)
+            if opened == 1:
+                editor.click(105, 160)
+            editor.page("devices")
+            if opened == 1:
+                editor.click(205, 111)
+            else:
+                time.sleep(1.0)
+                editor.shoot(arguments.out / "editor-devices.png")
+            close(editor.window)
+            if application.wait(20) != 0:
+                raise RuntimeError("the application did not end well")
+        finally:
+            application.kill()
+            application.wait()
+        remembered = json.loads((home / "tiller/standalone.json").read_text())
+        found = (remembered["rate"], remembered["session"]["params"]["note"])
+        print(f"standalone, opened {opened} times: {found}", flush=True)
+        if found != (44_100, {"string": "C"}):
+            raise RuntimeError("the application does not remember what was chosen")
 
 
 SCENES = {
