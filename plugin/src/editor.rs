@@ -93,7 +93,6 @@ impl Editor for TillerEditor {
             resize_hint: self.resize_hint(),
             // Hosts that move a parameter are followed this closely.
             repaint_poll_interval: Duration::from_millis(33),
-            ..EguiNiceSettings::default()
         };
         let app = App::new(self.instance.clone(), self.params.clone(), self.devices.clone(), state.clone());
         let editor = create_egui_editor(state.clone(), RepaintNotifier::new(), settings, app)
