@@ -14,6 +14,12 @@ pub fn data() -> PathBuf {
     folder("XDG_DATA_HOME", "APPDATA", ".local/share")
 }
 
+/// Tiller's folder among the user's settings, for how the user likes the application and not the music: by XDG, on Windows the
+/// application data, else the temporary folder.
+pub fn config() -> PathBuf {
+    folder("XDG_CONFIG_HOME", "APPDATA", ".config")
+}
+
 fn folder(xdg: &str, windows: &str, in_home: &str) -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || variable("HOME").map(|home| home.join(in_home));

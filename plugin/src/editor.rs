@@ -3,16 +3,28 @@
 
 mod app;
 mod cell;
+mod choice;
 mod chords;
+mod desk;
+pub mod devices;
+mod draft;
+mod footer;
+mod hint;
+mod history;
 mod keys;
 mod learning;
 mod meter;
+mod model;
 mod preset_menu;
+mod set_up;
 mod slider;
 mod theme;
+mod timeline;
+mod watcher;
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nice_plug::context::gui::GuiContext;
 use nice_plug::editor::dpi::{LogicalSize, NativeSize, Size};
@@ -24,10 +36,11 @@ use nice_plug_egui::{
 use parking_lot::Mutex;
 
 use crate::editor::app::App;
+use crate::editor::devices::Devices;
 use crate::instance::Instance;
 use crate::params::TillerParams;
 
-const DEFAULT_SIZE: (u32, u32) = (900, 720);
+const DEFAULT_SIZE: (u32, u32) = (960, 640);
 const SMALLEST: LogicalSize<f32> = LogicalSize { width: 620.0, height: 440.0 };
 const LARGEST: LogicalSize<f32> = LogicalSize { width: 2_400.0, height: 1_800.0 };
 
@@ -35,6 +48,8 @@ const LARGEST: LogicalSize<f32> = LogicalSize { width: 2_400.0, height: 1_800.0 
 pub struct TillerEditor {
     instance: Arc<Instance>,
     params: Arc<TillerParams>,
+    /// The standalone application's.
+    devices: Option<Arc<dyn Devices>>,
     /// The newest window and what it knows of its size.
     window: Mutex<Option<(EguiEditor<App>, Arc<EguiEditorState>)>>,
 }
@@ -42,7 +57,12 @@ pub struct TillerEditor {
 impl TillerEditor {
     /// Opens nothing yet.
     pub fn new(instance: Arc<Instance>, params: Arc<TillerParams>) -> Self {
-        Self { instance, params, window: Mutex::new(None) }
+        Self { instance, params, devices: None, window: Mutex::new(None) }
+    }
+
+    /// With a page of these devices, for an application that is its own host.
+    pub fn with_devices(self, devices: Arc<dyn Devices>) -> Self {
+        Self { devices: Some(devices), ..self }
     }
 
     fn remembered_size(&self) -> LogicalSize<f64> {
@@ -71,9 +91,10 @@ impl Editor for TillerEditor {
             title: "Tiller".to_owned(),
             graphics: GraphicsConfig::default(),
             resize_hint: self.resize_hint(),
-            ..EguiNiceSettings::default()
+            // Hosts that move a parameter are followed this closely.
+            repaint_poll_interval: Duration::from_millis(33),
         };
-        let app = App::new(self.instance.clone(), self.params.clone());
+        let app = App::new(self.instance.clone(), self.params.clone(), self.devices.clone(), state.clone());
         let editor = create_egui_editor(state.clone(), RepaintNotifier::new(), settings, app)
             .ok_or("the editor's window could not be made")?;
         let spawned = editor.spawn(parent, wait_for_parent, fallback_scale_factor, context, host)?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tiller_engine::backend::Device;
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::precision::Precision;
 use tiller_engine::steering::trait_files::TraitFile;
@@ -26,8 +27,8 @@ const EMBEDDED_WAIT: Duration = Duration::from_secs(5);
 /// What was asked of the engine.
 #[derive(Default)]
 struct Asked {
-    /// Which model, and how exactly kept; `None` before anybody asked.
-    model: Option<(ModelSource, Option<Precision>)>,
+    /// Which model, how exactly kept, and where it plays; `None` before anybody asked.
+    model: Option<(ModelSource, Option<Precision>, Device)>,
     /// The project's prompt, as it was when it was last asked for: a program's takes its place in the engine, not in the project.
     prompt: String,
 }
@@ -98,9 +99,10 @@ fn follow(handle: &Handle, asked: &Mutex<Asked>, project: &Project) {
     for (slot, file) in project.traits.iter().enumerate() {
         handle.set_trait(slot, file.as_ref().map(FileReference::trait_reference));
     }
-    let wanted = (source_of(project.model.as_ref()), project.precision);
-    if asked.model.as_ref().unwrap_or(&(ModelSource::Embedded, None)) != &wanted {
+    let wanted = (source_of(project.model.as_ref()), project.precision, project.device);
+    if asked.model.as_ref().unwrap_or(&(ModelSource::Embedded, None, Device::Auto)) != &wanted {
         handle.set_precision(wanted.1);
+        handle.set_device(wanted.2);
         handle.set_model(wanted.0.clone());
         asked.model = Some(wanted);
     }
@@ -128,9 +130,10 @@ impl Instance {
         self.project.settle();
         let project = self.project.project();
         let source = source_of(project.model.as_ref());
-        let first = self.asked.lock().model.replace((source.clone(), project.precision)).is_none();
+        let first = self.asked.lock().model.replace((source.clone(), project.precision, project.device)).is_none();
         if first {
             self.handle.set_precision(project.precision);
+            self.handle.set_device(project.device);
             // Reads the frame clock, which the latency depends on, before any weight.
             self.handle.set_model(source.clone());
         }
@@ -193,9 +196,14 @@ impl Instance {
         self.trouble.lock().clone()
     }
 
+    /// Samples per second of the host's audio; 0 before there is any.
+    pub fn sample_rate(&self) -> f32 {
+        f32::from_bits(self.sample_rate.load(Ordering::Relaxed))
+    }
+
     /// What the audio thread says now. The peaks start anew with each call.
     pub fn readings(&self) -> Readings {
-        let rate = f32::from_bits(self.sample_rate.load(Ordering::Relaxed));
+        let rate = self.sample_rate();
         let latency_ms = if rate > 0.0 { self.meters.latency() as f32 / rate * 1_000.0 } else { 0.0 };
         Readings {
             sounding: self.meters.is_sounding(),
@@ -229,6 +237,8 @@ mod tests {
         assert_eq!(instance.handle.model_generation(), before.1 + 2, "back to the embedded model");
         instance.project.hand_over(r#"{"version":1,"prompt":"organ","precision":"int8"}"#.into());
         assert_eq!(instance.handle.model_generation(), before.1 + 3, "the same model in fewer bits is loaded anew");
+        instance.project.hand_over(r#"{"version":1,"prompt":"organ","precision":"int8","device":"cpu"}"#.into());
+        assert_eq!(instance.handle.model_generation(), before.1 + 4, "the same model elsewhere is loaded anew");
         let map = &instance.meters.controllers;
         instance.project.hand_over(r#"{"version":1,"controllers":{"1":"strength","74":"guidance"}}"#.into());
         assert_eq!([1, 74, 2].map(|n| map.target(n)), [Some(Learnable::Strength), Some(Learnable::Guidance), None]);

@@ -11,8 +11,10 @@ pub mod lanes;
 pub mod latency;
 pub mod meters;
 pub mod midi;
+pub mod monitor;
 pub mod output;
 pub mod params;
+pub mod preferences;
 pub mod presets;
 pub mod processor;
 pub mod programs;
@@ -69,6 +71,13 @@ impl Default for Tiller {
             events: Vec::new(),
             offline: false,
         }
+    }
+}
+
+impl Tiller {
+    /// What it shares with its window, for an application that is its own host.
+    pub fn instance(&self) -> Arc<Instance> {
+        self.instance.clone()
     }
 }
 

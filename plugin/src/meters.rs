@@ -6,8 +6,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use tiller_engine::control::Lanes;
+
 use crate::controllers::ControllerMap;
 use crate::midi::KeySettings;
+use crate::monitor::Monitor;
 use crate::target::Target;
 
 /// Shared between the `Processor` and the editor (`Arc`). Every access is one relaxed atomic.
@@ -20,6 +23,8 @@ pub struct Meters {
     pub controllers: ControllerMap,
     /// How keys are taken.
     pub keys: KeySettings,
+    /// The newest samples and lane values, for the editor's pictures.
+    pub monitor: Monitor,
     peaks: [AtomicU32; 2],
     late_frames: AtomicU64,
     skipped_frames: AtomicU64,
@@ -35,6 +40,7 @@ impl Default for Meters {
             play: AtomicBool::new(false),
             controllers: ControllerMap::default(),
             keys: KeySettings::default(),
+            monitor: Monitor::default(),
             peaks: [AtomicU32::new(0), AtomicU32::new(0)],
             late_frames: AtomicU64::new(0),
             skipped_frames: AtomicU64::new(0),
@@ -50,6 +56,11 @@ impl Meters {
     /// The highest absolute sample of left and right since the last call.
     pub fn take_peaks(&self) -> [f32; 2] {
         [0, 1].map(|channel| f32::from_bits(self.peaks[channel].swap(0, Ordering::Relaxed)))
+    }
+
+    /// Whether there is a peak to take.
+    pub fn has_peaks(&self) -> bool {
+        self.peaks.iter().any(|peak| peak.load(Ordering::Relaxed) != 0)
     }
 
     /// Frames that were to be heard and had not been answered in time.
@@ -80,6 +91,16 @@ impl Meters {
     /// What the frame that is heard now is steered to.
     pub fn sounding_target(&self) -> Target {
         Target::of_code(self.target.load(Ordering::Relaxed))
+    }
+
+    /// A control frame is sent, to be heard a latency from now.
+    pub(crate) fn show_sent(&self, lanes: &Lanes) {
+        self.monitor.steer(lanes, self.latency());
+    }
+
+    /// What is heard now.
+    pub(crate) fn show_heard(&self, left: &[f32], right: &[f32]) {
+        self.monitor.hear(left, right, self.sounding_target());
     }
 
     pub(crate) fn report_peak(&self, channel: usize, peak: f32) {

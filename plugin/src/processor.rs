@@ -388,6 +388,7 @@ impl<C: Clock> Processor<C> {
         let place = self.watch.place(&self.transport, end - self.now);
         let target = self.quantiser.target(grid, place, Target::of(&control.lanes));
         (control.lanes.note, control.lanes.chord) = (target.note, target.chord);
+        self.meters.show_sent(&control.lanes);
         self.feed.send(ControlFrame { hop, ..control });
         self.keys.next_frame(latch);
     }
@@ -417,6 +418,7 @@ impl<C: Clock> Processor<C> {
                     }
                 }
             }
+            self.meters.show_heard(left, right);
             for (channel, samples) in [left, right].into_iter().enumerate() {
                 self.meters.report_peak(channel, samples.iter().fold(0.0, |peak, sample| sample.abs().max(peak)));
             }

@@ -97,7 +97,7 @@ pub fn status_line(status: &Status, readings: &Readings, trouble: &str, project_
             line(
                 Tone::Warning,
                 format!(
-                    "{gaps}: the model runs at {speed:.2} x real time here. Set Late to \"wait\" for exports without gaps."
+                    "{gaps}: the model runs at {speed:.2} × real time here. Set Late to \"wait\" for exports without gaps."
                 ),
             )
         } else {
@@ -105,19 +105,41 @@ pub fn status_line(status: &Status, readings: &Readings, trouble: &str, project_
         };
     }
     let mut parts = vec![if readings.sounding { "Playing".to_owned() } else { "Ready".to_owned() }];
-    if speed > 0.0 {
-        parts.push(format!("{speed:.1} x real time"));
-    }
-    if !matches!(status.device.as_str(), "" | "CPU") {
-        parts.push(format!("on {}", status.device));
-    }
+    parts.extend(figures(status, readings).iter().map(|figure| format!("{} {}", figure.name, figure.value)));
+    line(Tone::Good, parts.join(", "))
+}
+
+/// A number with its name, and what it means to a musician.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Its name.
+    pub name: &'static str,
+    /// The number, with its unit.
+    pub value: String,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// The figures of an engine that is well: latency, speed, gaps, and where it computes.
+pub fn figures(status: &Status, readings: &Readings) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    let mut say = |name, value, meaning| figures.push(Figure { name, value, meaning });
     if readings.latency_ms > 0.0 {
-        parts.push(format!("latency {:.0} ms", readings.latency_ms));
+        let meaning =
+            "How long a move takes to be heard. Hosts make up for it when they play what is drawn or recorded.";
+        say("latency", format!("{:.0} ms", readings.latency_ms), meaning);
+    }
+    if status.real_time_factor > 0.0 {
+        let meaning = "How much faster than needed the model makes music. Below 1 there are gaps.";
+        say("speed", format!("{:.1} × real time", status.real_time_factor), meaning);
     }
     if readings.sounding {
-        parts.push("no gaps".to_owned());
+        say("gaps", "none".to_owned(), "Frames that were not ready when they were to be heard.");
     }
-    line(Tone::Good, parts.join(", "))
+    if !status.device.is_empty() {
+        say("on", status.device.clone(), "Where the model computes. The set-up page changes it.");
+    }
+    figures
 }
 
 fn count(number: u64, thing: &str) -> String {
@@ -156,7 +178,7 @@ mod tests {
         assert!(line.text.starts_with("1 late frame, 4 skipped") && line.text.contains("\"wait\""), "{}", line.text);
         let fine = Readings { sounding: true, latency_ms: 192.6, ..quiet };
         let line = status_line(&status(State::Ready, "", 3.12), &fine, "", "");
-        assert_eq!(line.text, "Playing, 3.1 x real time, latency 193 ms, no gaps");
+        assert_eq!(line.text, "Playing, latency 193 ms, speed 3.1 × real time, gaps none");
         assert_eq!(status_line(&status(State::Ready, "", 3.0), &fine, "", "newer").text, "newer");
     }
 
@@ -173,12 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn a_card_is_named_and_the_processor_is_not() {
+    fn where_it_computes_is_named() {
         let said = |device: &str| {
             let status = Status { device: device.to_owned(), ..status(State::Ready, "", 5.0) };
             status_line(&status, &Readings::default(), "", "").text
         };
-        assert_eq!(said("CPU"), "Ready, 5.0 x real time");
-        assert_eq!(said("gpu 0: A, 7.0 of 8.0 GB free"), "Ready, 5.0 x real time, on gpu 0: A, 7.0 of 8.0 GB free");
+        assert_eq!(said("CPU"), "Ready, speed 5.0 × real time, on CPU");
+        assert_eq!(
+            said("gpu 0: A, 7.0 of 8.0 GB free"),
+            "Ready, speed 5.0 × real time, on gpu 0: A, 7.0 of 8.0 GB free"
+        );
     }
 }

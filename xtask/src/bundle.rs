@@ -1,4 +1,4 @@
-//! CLAP and VST3 bundles from the plugin's one dynamic library. Our own few lines, not nice-plug-xtask: that one knows
+//! CLAP and VST3 bundles from the plugin's one dynamic library, and the standalone application beside them. Our own few lines, not nice-plug-xtask: that one knows
 //! no dev profile, wants a bundler.toml and overwrites in place, while a host may have the old file mapped.
 
 use std::fs;
@@ -8,53 +8,84 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::cargo::{Profile, Workspace};
+use crate::setup;
 
 const NAME: &str = "Tiller";
 const IDENTIFIER: &str = "org.tiller.tiller";
 
-/// Where the two bundles are.
+/// The application, as cargo and as people call it.
+const APPLICATION: (&str, &str) = ("tiller-standalone", "tiller");
+
+/// Where the two bundles and the application are.
 pub struct Bundles {
     /// Tiller.clap.
     pub clap: PathBuf,
     /// Tiller.vst3.
     pub vst3: PathBuf,
+    /// The application, where it was built.
+    pub standalone: Option<PathBuf>,
 }
 
 impl Bundles {
     /// The files with the code, which a library of the plugin's has to lie beside.
     pub fn code(&self) -> Vec<PathBuf> {
-        vec![library_inside(&self.clap), library_inside_vst3(&self.vst3)]
+        let bundles = [library_inside(&self.clap), library_inside_vst3(&self.vst3)];
+        bundles.into_iter().chain(self.standalone.clone()).collect()
     }
 
     /// One line for a person.
     pub fn say(&self, verb: &str) {
         eprintln!("{verb} {} and {}", self.clap.display(), self.vst3.display());
+        if let Some(standalone) = &self.standalone {
+            eprintln!("{verb} {}", standalone.display());
+        }
     }
 
     /// The JSON object of `bundle` and `install`.
     pub fn report(&self) -> Value {
-        json!({ "ok": true, "clap": self.clap, "vst3": self.vst3 })
+        json!({ "ok": true, "clap": self.clap, "vst3": self.vst3, "standalone": self.standalone })
     }
 }
 
-/// Builds the plugin and makes both bundles: target/bundled for release, target/bundled/dev for dev.
+/// Builds the plugin and makes both bundles: target/bundled for release, target/bundled/dev for dev. Beside them goes the
+/// application, unless what it is built against is missing and cannot be installed: then the plugin alone is made.
 pub fn bundle(workspace: &Workspace, profile: Profile) -> Outcome<Bundles> {
-    match profile {
-        // The whole workspace, as the tests build it: one resolution of features, so nothing is compiled twice.
-        Profile::Dev => workspace.cargo(&["build", "--workspace"])?,
-        Profile::Release => workspace.cargo(&["build", "--release", "-p", "tiller-plugin", "--lib"])?,
+    let headers = setup::packages(&setup::SOUND_HEADERS);
+    if let Err(why) = &headers {
+        eprintln!("without the standalone application: {why}");
     }
-    from_library(workspace, profile)
+    match (profile, headers.is_ok()) {
+        // The whole workspace, as the tests build it: one resolution of features, so nothing is compiled twice.
+        (Profile::Dev, true) => workspace.cargo(&["build", "--workspace"])?,
+        (Profile::Dev, false) => workspace.cargo(&["build", "--workspace", "--exclude", APPLICATION.0])?,
+        (Profile::Release, standalone) => {
+            workspace.cargo(&["build", "--release", "-p", "tiller-plugin", "--lib"])?;
+            if standalone {
+                workspace.cargo(&["build", "--release", "-p", APPLICATION.0])?;
+            }
+        }
+    }
+    let bundles = from_library(workspace, profile)?;
+    Ok(Bundles { standalone: bundles.standalone.filter(|_| headers.is_ok()), ..bundles })
 }
 
-/// Makes both bundles from the library that is already built.
+/// Makes both bundles from the library that is already built, and puts the application beside them if it is built too.
 pub fn from_library(workspace: &Workspace, profile: Profile) -> Outcome<Bundles> {
     let library = workspace.target.join(profile.folder()).join(library_name());
     let folder = match profile {
         Profile::Dev => workspace.target.join("bundled/dev"),
         Profile::Release => workspace.target.join("bundled"),
     };
-    lay_out(&library, &folder, &folder)
+    let bundles = lay_out(&library, &folder, &folder)?;
+    let [built, standalone] = [workspace.target.join(profile.folder()).join(APPLICATION.0), folder.join(APPLICATION.1)]
+        .map(|path| path.with_extension(std::env::consts::EXE_EXTENSION));
+    // One of an older plugin stays where it is.
+    let made = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    if made(&built).is_none() || made(&built) < made(&library) {
+        return Ok(bundles);
+    }
+    place(&built, &standalone)?;
+    Ok(Bundles { standalone: Some(standalone), ..bundles })
 }
 
 /// Copies bundles into the user's plugin folders, or into `clap` and `vst3` under `to`.
@@ -107,7 +138,7 @@ fn lay_out(library: &Path, clap_folder: &Path, vst3_folder: &Path) -> Outcome<Bu
             write(&bundle.join("Contents/PkgInfo"), "BNDL????")?;
         }
     }
-    Ok(Bundles { clap, vst3 })
+    Ok(Bundles { clap, vst3, standalone: None })
 }
 
 /// Copies beside the destination, then renames: a host that has the old file mapped keeps it.

@@ -31,6 +31,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
     let lints = options.filter.is_none();
     stage("set-up", &|| {
         setup::packages(&[setup::SOUND_FONT])?;
+        setup::packages(&setup::SOUND_HEADERS)?;
         setup::python_environment(workspace)?;
         if lints { setup::rust_tools() } else { Ok(()) }
     })?;

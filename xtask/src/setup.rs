@@ -23,6 +23,12 @@ pub const SOUND_FONT: Package =
 /// A DAW that is not JUCE, and exports without a window.
 pub const ARDOUR: Package = Package { name: "ardour", present: || Path::new("/usr/lib/ardour7/luasession").exists() };
 
+/// What the standalone application's audio and MIDI are built against, and what finds it. The plugin has no need of either.
+pub const SOUND_HEADERS: [Package; 2] = [
+    Package { name: "pkg-config", present: || !cfg!(target_os = "linux") || on_path("pkg-config") },
+    Package { name: "libasound2-dev", present: has_sound_headers },
+];
+
 /// Python that can make an environment.
 const PYTHON: Package = Package { name: "python3-venv", present: || python("import venv, ensurepip") };
 
@@ -187,6 +193,11 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
 }
 
 /// How this user may install packages.
+fn has_sound_headers() -> bool {
+    // Other systems bring theirs along.
+    !cfg!(target_os = "linux") || runs("pkg-config", &["--exists", "alsa"])
+}
+
 fn prefix() -> Option<&'static [&'static str]> {
     let id = Command::new("id").arg("-u").output().ok()?;
     if String::from_utf8_lossy(&id.stdout).trim() == "0" {

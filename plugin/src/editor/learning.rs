@@ -53,7 +53,8 @@ pub fn line(ui: &mut Ui, instance: &Instance, params: &TillerParams) {
     });
 }
 
-fn name(params: &TillerParams, target: Learnable) -> &str {
+/// What hosts call the parameter.
+pub fn name(params: &TillerParams, target: Learnable) -> &str {
     match target {
         Learnable::Note => params.note.name(),
         Learnable::NoteStrength => params.note_strength.name(),

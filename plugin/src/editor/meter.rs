@@ -37,28 +37,32 @@ impl Meter {
         self.level_db == [FLOOR_DB; 2]
     }
 
-    /// Draws the meter over the whole width that is left.
-    pub fn show(&mut self, ui: &mut Ui) {
-        let (place, response) = ui.allocate_exact_size(vec2(ui.available_width(), 18.0), Sense::click());
+    /// Draws the meter `width` points wide.
+    pub fn show(&mut self, ui: &mut Ui, width: f32) {
+        let (place, response) = ui.allocate_exact_size(vec2(width, theme::ROW), Sense::click());
         if response.clicked() {
             self.clipped = false;
         }
         let painter = ui.painter();
-        let light = Rect::from_min_max(pos2(place.right() - 18.0, place.top()), place.max);
+        let light = Rect::from_center_size(pos2(place.right() - 5.0, place.center().y), vec2(10.0, 18.0));
         painter.rect_filled(light, theme::ROUND, if self.clipped { theme::BAD } else { theme::WELL });
-        let bars = Rect::from_min_max(place.min, pos2(light.left() - 4.0, place.bottom()));
+        let bars = Rect::from_min_max(pos2(place.left(), light.top()), pos2(light.left() - 4.0, light.bottom()));
         for (side, level) in self.level_db.iter().enumerate() {
             let top = bars.top() + side as f32 * 10.0;
             let bar = Rect::from_min_size(pos2(bars.left(), top), vec2(bars.width(), 8.0));
             painter.rect_filled(bar, theme::ROUND, theme::WELL);
             let part = ((level - FLOOR_DB) / -FLOOR_DB).clamp(0.0, 1.0);
             if part > 0.0 {
-                let colour = if *level > -3.0 { theme::WARNING } else { theme::GOOD };
                 let filled = Rect::from_min_size(bar.min, vec2(bar.width() * part, bar.height()));
-                painter.rect_filled(filled, theme::ROUND, colour);
+                painter.rect_filled(filled, theme::ROUND, theme::HEARD);
             }
         }
-        response.on_hover_text("Output level. The light at the right says that it clipped: click to put it out.");
+        if response.has_focus() {
+            theme::focus_ring(painter, place);
+        }
+        let text =
+            if self.clipped { "It clipped: turn the gain down. Click to put the light out." } else { "Output level" };
+        response.on_hover_text(text);
     }
 }
 

@@ -57,7 +57,7 @@ impl PresetMenu {
                     if presets.is_empty() {
                         continue;
                     }
-                    ui.label(RichText::new(title).small().color(theme::QUIET));
+                    ui.label(RichText::new(title).size(theme::SMALL).color(theme::QUIET));
                     for preset in presets {
                         if ui.button(&preset.name).on_hover_text(&preset.prompt).clicked() {
                             self.message = load(preset, instance, params, setter);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use tiller_engine::backend::Device;
 use tiller_engine::control::TRAITS;
 use tiller_engine::precision::Precision;
 use tiller_engine::steering::trait_files::TraitReference;
@@ -89,6 +90,8 @@ pub struct Project {
     pub model: Option<FileReference>,
     /// How exactly the model's weights are kept; `None` is what suits its size.
     pub precision: Option<Precision>,
+    /// Where the model plays; a machine without that card says so and plays on the processor.
+    pub device: Device,
     /// The directions file; `None` is the one that belongs to the checkpoint.
     pub directions: Option<FileReference>,
     /// Name of the preset that was loaded last, or empty.
@@ -114,6 +117,7 @@ impl Default for Project {
             prompt: DEFAULT_PROMPT.to_owned(),
             model: None,
             precision: None,
+            device: Device::Auto,
             directions: None,
             preset: String::new(),
             traits: [const { None }; TRAITS],
@@ -194,6 +198,13 @@ impl Project {
                 None => set_aside("precision", value, &mut strange, &mut notes),
             },
         }
+        match fields.remove("device") {
+            None | Some(Value::Null) => {}
+            Some(value) => match value.as_str().and_then(|name| name.parse().ok()) {
+                Some(device) => project.device = device,
+                None => set_aside("device", value, &mut strange, &mut notes),
+            },
+        }
         match fields.remove("controllers") {
             None | Some(Value::Null) => {}
             Some(Value::Object(entries)) => {
@@ -259,6 +270,9 @@ impl Project {
         if let Some(precision) = self.precision {
             fields.insert("precision".into(), json!(precision.name()));
         }
+        if self.device != Device::Auto {
+            fields.insert("device".into(), json!(self.device.to_string()));
+        }
         if !self.controllers.is_empty() {
             let entries = self.controllers.iter().map(|(number, target)| (number.to_string(), json!(target.id())));
             fields.insert("controllers".into(), Value::Object(entries.collect()));
@@ -311,6 +325,7 @@ mod tests {
             prompt: "näyttö \"quoted\"\nline".into(),
             model: Some(FileReference::to_path("/models/musicgen-small/")),
             precision: Some(Precision::Int4),
+            device: Device::Gpu(1),
             directions: Some(FileReference::to_path("C:\\d\\notes.safetensors")),
             preset: "Still Water".into(),
             traits: [None, Some(FileReference::to_path("/d/tiller-trait-bright.safetensors")), None, None],
@@ -352,14 +367,17 @@ mod tests {
     #[test]
     fn nonsense_is_kept_and_the_rest_is_used() {
         let (project, notes) = read(
-            r#"{"version":"one","prompt":5,"model":{"path":[]},"window":[0,1],"precision":"int2","directions":null}"#,
+            r#"{"version":"one","prompt":5,"model":{"path":[]},"window":[0,1],"precision":"int2","device":"toaster","directions":null}"#,
         );
-        assert_eq!((notes.len(), project.precision), (5, None));
+        assert_eq!((notes.len(), project.precision, project.device), (6, None, Device::Auto));
         assert_eq!((project.prompt.as_str(), project.model.is_none(), project.window), (DEFAULT_PROMPT, true, None));
         let saved: Value = serde_json::from_str(&project.to_text()).unwrap_or_default();
         assert_eq!(
             saved["unreadable"],
-            json!({"version": "one", "prompt": 5, "model": {"path": []}, "window": [0, 1], "precision": "int2"})
+            json!({
+                "version": "one", "prompt": 5, "model": {"path": []}, "window": [0, 1], "precision": "int2",
+                "device": "toaster"
+            })
         );
         let (project, notes) = read(r#"{"controllers":{"7":"gain","120":"gain","x":"gain","8":"loudness"}}"#);
         assert_eq!((project.controllers, notes.len()), (BTreeMap::from([(7, Learnable::Gain)]), 3));
