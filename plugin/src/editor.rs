@@ -20,6 +20,7 @@ mod set_up;
 mod slider;
 mod theme;
 mod timeline;
+mod traits;
 mod watcher;
 
 use std::error::Error;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
-use tiller_engine::control::Lanes;
+use tiller_engine::control::{Lanes, TRAITS};
 
 use crate::target::Target;
 
@@ -21,11 +21,12 @@ const MOMENTS: usize = 512;
 const MARGIN: u64 = 4_096;
 
 /// Strengths that are followed over time.
-pub const LANES: usize = 4;
+pub const LANES: usize = 4 + TRAITS;
 
-/// The strengths of a control frame, in the order in which the editor shows them: note, chord, tempo, master.
+/// The strengths of a control frame, in the order in which the editor shows them: note, chord, tempo, master, traits.
 fn strengths(lanes: &Lanes) -> [f32; LANES] {
-    [lanes.note_strength, lanes.chord_strength, lanes.tempo_strength, lanes.strength]
+    let [a, b, c, d] = lanes.traits;
+    [lanes.note_strength, lanes.chord_strength, lanes.tempo_strength, lanes.strength, a, b, c, d]
 }
 
 /// One control frame.

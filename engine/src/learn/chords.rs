@@ -117,9 +117,7 @@ pub fn of_parts(
 /// # Errors
 /// As [`axes::learn`].
 pub fn of_notes(states: &States, split: &Split, notes: &Directions) -> Result<Axes, LearnError> {
-    let given = |class: usize, block: usize| {
-        sum(&tones(class).map(|tone| notes.vector(tone, block)))
-    };
+    let given = |class: usize, block: usize| sum(&tones(class).map(|tone| notes.vector(tone, block)));
     axes::judge(states, split, CHORDS, &given, &|_, _| ())
 }
 

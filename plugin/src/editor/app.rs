@@ -24,6 +24,7 @@ use crate::editor::model::{self, ModelView};
 use crate::editor::preset_menu::PresetMenu;
 use crate::editor::set_up::set_up;
 use crate::editor::timeline::{Now, Timeline};
+use crate::editor::traits::TraitsView;
 use crate::editor::watcher::Watcher;
 use crate::editor::{SMALLEST, chords, keys, learning, slider, theme};
 use crate::instance::Instance;
@@ -62,6 +63,7 @@ pub struct App {
     page: Page,
     prompt: Draft,
     model: ModelView,
+    traits: TraitsView,
     hint: Hint,
     meter: Meter,
     history: History,
@@ -92,6 +94,7 @@ impl App {
             page: Page::Steer,
             prompt: Draft::default(),
             model: ModelView::default(),
+            traits: TraitsView::default(),
             hint: Hint::default(),
             meter: Meter::default(),
             history: History::default(),
@@ -118,7 +121,7 @@ impl App {
         egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| {
             match (self.page, &self.devices) {
                 (Page::Steer, _) | (Page::Devices, None) => self.steer(ui, desk, room, &status, &readings, fresh),
-                (Page::SetUp, _) => set_up(ui, desk, &mut self.model, &status),
+                (Page::SetUp, _) => set_up(ui, desk, (&mut self.model, &mut self.traits), &status),
                 (Page::Devices, Some(all)) => devices(ui, &**all),
             }
         });

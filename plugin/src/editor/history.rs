@@ -147,7 +147,7 @@ mod tests {
         assert!(history.follow(&monitor, RATE));
         let newest = history.newest();
         assert_eq!((newest.strongest, newest.target), (Some(9), to_a));
-        assert_eq!(newest.strengths, Some([0.5, 0.0, 0.0, 1.0]));
+        assert_eq!(newest.strengths, Some([0.5, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]));
         assert_eq!(history.share_on_target(), Some(1.0));
         tone(&monitor, 493.883, 1.0, to_a, Some(lanes));
         history.follow(&monitor, RATE);

@@ -8,23 +8,24 @@ use crate::controllers::Learnable;
 use crate::editor::choice::{choice, named_row, option};
 use crate::editor::desk::{Desk, group};
 use crate::editor::model::ModelView;
+use crate::editor::traits::TraitsView;
 use crate::editor::{learning, slider, theme};
 use crate::params::choices::{Late, Latency, Run};
 
 /// Draws the page: in two columns where there is room for them.
-pub fn set_up(ui: &mut Ui, desk: Desk<'_>, model: &mut ModelView, status: &Status) {
+pub fn set_up(ui: &mut Ui, desk: Desk<'_>, (model, traits): (&mut ModelView, &mut TraitsView), status: &Status) {
     if ui.available_width() < 560.0 {
-        left(ui, desk, model, status);
+        left(ui, desk, (model, traits), status);
         right(ui, desk);
         return;
     }
     ui.columns(2, |columns| {
-        left(&mut columns[0], desk, model, status);
+        left(&mut columns[0], desk, (model, traits), status);
         right(&mut columns[1], desk);
     });
 }
 
-fn left(ui: &mut Ui, desk: Desk<'_>, model: &mut ModelView, status: &Status) {
+fn left(ui: &mut Ui, desk: Desk<'_>, (model, traits): (&mut ModelView, &mut TraitsView), status: &Status) {
     let params = desk.params;
     group(ui, "Model", |ui| model.settings(ui, desk, status));
     group(ui, "How it chooses", |ui| {
@@ -36,6 +37,7 @@ fn left(ui: &mut Ui, desk: Desk<'_>, model: &mut ModelView, status: &Status) {
             "Temperature: how freely. Guidance: how closely it keeps to the prompt. Top k: out of how many sounds at a time.",
         );
     });
+    group(ui, "Traits", |ui| traits.settings(ui, desk, status));
 }
 
 fn right(ui: &mut Ui, desk: Desk<'_>) {

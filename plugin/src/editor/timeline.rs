@@ -12,7 +12,7 @@ use crate::controllers::Learnable;
 use crate::editor::chords::chord_name;
 use crate::editor::desk::Desk;
 use crate::editor::history::{COLUMNS, Column, History};
-use crate::editor::{learning, slider, theme};
+use crate::editor::{learning, slider, theme, traits};
 use crate::monitor::LANES;
 use crate::params::TillerParams;
 use crate::target::Target;
@@ -58,6 +58,10 @@ const ALWAYS: usize = 4;
 
 /// The lanes in the order of [`crate::monitor`]'s strengths.
 fn lanes(params: &TillerParams) -> [Lane<'_>; LANES] {
+    let own = |place: usize, param| {
+        let (name, target) = traits::LANES[place];
+        Lane { name, param, target, aim: None }
+    };
     [
         Lane {
             name: "Note",
@@ -73,6 +77,10 @@ fn lanes(params: &TillerParams) -> [Lane<'_>; LANES] {
         },
         Lane { name: "Tempo", param: &params.tempo_strength, target: Learnable::TempoStrength, aim: None },
         Lane { name: "Master", param: &params.strength, target: Learnable::Strength, aim: None },
+        own(0, &params.trait_1_strength),
+        own(1, &params.trait_2_strength),
+        own(2, &params.trait_3_strength),
+        own(3, &params.trait_4_strength),
     ]
 }
 
@@ -89,8 +97,10 @@ pub struct Now {
 #[derive(Default)]
 pub struct Timeline {
     texture: Option<TextureHandle>,
-    /// The traits are shown.
-    unfolded: bool,
+    /// The traits are shown; until somebody says, where the project has any.
+    unfolded: Option<bool>,
+    /// The project has traits.
+    any: bool,
 }
 
 impl Timeline {
@@ -101,8 +111,11 @@ impl Timeline {
 
     /// Lanes that are seen, and the row that folds the others away.
     fn rows(&self) -> usize {
-        let folding = usize::from(LANES > ALWAYS);
-        folding + if self.unfolded { LANES } else { ALWAYS.min(LANES) }
+        1 + if self.is_unfolded() { LANES } else { ALWAYS }
+    }
+
+    fn is_unfolded(&self) -> bool {
+        self.unfolded.unwrap_or(self.any)
     }
 
     /// Draws it `height` points high. `cover` is drawn over the picture of what is heard, where
@@ -117,6 +130,7 @@ impl Timeline {
         cover: Option<&mut dyn FnMut(&mut Ui)>,
     ) {
         let params = desk.params;
+        self.any = desk.instance.project.project().traits.iter().any(Option::is_some);
         let lanes = lanes(params);
         let tall = (LANE.0 + 0.05 * (height - self.least())).clamp(LANE.0, LANE.1).floor();
         let below = self.rows() as f32 * (tall + LANE_GAP) + LANE_GAP;
@@ -142,12 +156,14 @@ impl Timeline {
         ui.spacing_mut().item_spacing.y = LANE_GAP;
         for (index, lane) in lanes.iter().enumerate() {
             if index == ALWAYS {
-                let text = if self.unfolded { "Traits: hide" } else { "Traits: show" };
-                let button = egui::Button::new(text).min_size(vec2(0.0, tall));
-                self.unfolded ^= ui.add(button).clicked();
+                let text = if self.is_unfolded() { "Traits: hide" } else { "Traits: show" };
+                let text = egui::RichText::new(text).size(theme::SMALL).color(theme::QUIET);
+                if ui.add(egui::Button::new(text).min_size(vec2(0.0, tall))).clicked() {
+                    self.unfolded = Some(!self.is_unfolded());
+                }
             }
-            if index >= ALWAYS && !self.unfolded {
-                continue;
+            if index >= ALWAYS && !self.is_unfolded() {
+                break;
             }
             let (place, _) = ui.allocate_exact_size(vec2(size.x, tall), Sense::hover());
             let grid = Grid::of(place);
