@@ -41,7 +41,7 @@ const MARGIN: i8 = 12;
 const KEYS: (f32, f32) = (60.0, 150.0);
 
 /// Width of the buttons beside the prompt.
-const BESIDE_PROMPT: f32 = 154.0;
+const BESIDE_PROMPT: f32 = 138.0;
 
 /// What a window shows.
 #[derive(Clone, Copy, PartialEq, Eq)]

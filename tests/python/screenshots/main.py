@@ -96,6 +96,8 @@ class Editor:
 
     def page(self, name: str) -> None:
         self.click(*self.PAGES[name])
+        # A busy machine paints late, and the next click is meant for the new page.
+        time.sleep(1.5)
 
     def type(self, text: str) -> None:
         xdotool("type", "--delay", "15", text)
