@@ -1,6 +1,7 @@
 //! The loader thread: reads checkpoints and encodes prompts, so that neither the audio thread nor the runner waits for
 //! a disk or a text encoder.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -52,9 +53,18 @@ impl Loader {
         while let Ok(request) = self.requests.recv() {
             match request {
                 Request::Model { source, prompt, generation, window, precision, device } => {
-                    self.load(&source, &prompt, generation, window, precision, device);
+                    // A fault of ours while loading is a model that failed, not a host that is gone.
+                    let load = || self.load(&source, &prompt, generation, window, precision, device);
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(load)) {
+                        self.give_up(&EngineError::fault(&*panic));
+                    }
                 }
-                Request::Prompt { text, generation } => self.encode(&text, generation),
+                Request::Prompt { text, generation } => {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.encode(&text, generation))) {
+                        self.status.set_notice(EngineError::fault(&*panic).to_string());
+                        self.send(Order::Prompt { generation, prompt: None });
+                    }
+                }
                 Request::Stop => return,
             }
         }
@@ -98,11 +108,14 @@ impl Loader {
                 self.send(Order::Play { player, prompt: generation });
                 self.status.set_state(State::Ready);
             }
-            Err(error) => {
-                self.send(Order::Silence { dead: true });
-                self.status.set_state(State::Failed(error.to_string()));
-            }
+            Err(error) => self.give_up(&error),
         }
+    }
+
+    /// There will be no model.
+    fn give_up(&self, error: &EngineError) {
+        self.send(Order::Silence { dead: true });
+        self.status.set_state(State::Failed(error.to_string()));
     }
 
     /// A player on the card that is asked for, else on the processor.
