@@ -4,12 +4,15 @@ pub mod answers;
 pub mod bench;
 pub mod card;
 pub mod counting;
+#[cfg(target_os = "linux")]
+pub mod editor;
 pub mod host;
 pub mod measure;
 pub mod memory;
 pub mod player;
 pub mod prefill;
 pub mod project;
+pub mod random;
 pub mod score;
 pub mod soak;
 pub mod tensors;

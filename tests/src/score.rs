@@ -20,6 +20,8 @@ pub enum Move {
     KeyUp(u8),
     /// A MIDI controller moves: number, value.
     Controller(u8, u8),
+    /// Three bytes of MIDI, whatever they are.
+    Midi([u8; 3]),
 }
 
 /// What the transport does from one host sample on.
@@ -131,6 +133,7 @@ impl Score {
                 Move::KeyDown(key) => events.push(&NoteOnEvent::new(offset, key_address(key), 0.8)),
                 Move::KeyUp(key) => events.push(&NoteOffEvent::new(offset, key_address(key), 0.0)),
                 Move::Controller(number, value) => events.push(&MidiEvent::new(offset, 0, [0xb0, number, value])),
+                Move::Midi(bytes) => events.push(&MidiEvent::new(offset, 0, bytes)),
             }
         }
     }
