@@ -49,6 +49,30 @@ fn a_minute_of_live_play_breaks_no_rule() -> Outcome<()> {
 }
 
 #[test]
+fn no_rule_is_broken_at_other_rates_blocks_and_layouts() -> Outcome<()> {
+    let _turn = turn();
+    // Together they cover both ends of the rates and of the blocks, odd ones, and the mono output.
+    let matrix = [
+        ["8000", "1", "2"],
+        ["11025.5", "17", "1"],
+        ["44100", "10", "2"],
+        ["32000", "2027", "2"],
+        ["96000", "16384", "1"],
+        ["192000", "random", "2"],
+        ["768000", "4096", "2"],
+    ];
+    for [rate, block, channels] in matrix {
+        let sizes = if block == "random" { vec!["--block", "2048", "--random"] } else { vec!["--block", block] };
+        let own = ["--seconds", "2", "--warm-up", "1", "--rate", rate, "--channels", channels];
+        let output = watched(&[&own[..], &sizes].concat())?;
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), errors(&output));
+        assert!(output.status.success(), "{rate} Hz, {block}: {}\n{said}{errors}", output.status);
+        assert!(!errors.contains(REPORT), "{rate} Hz, {block}: {errors}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_breach_would_be_reported() -> Outcome<()> {
     let _turn = turn();
     let output = watched(&["--violate"])?;

@@ -29,7 +29,19 @@ pub enum EngineError {
         "{model} made numbers that are not finite; its weights are damaged or it is steered too hard: load it again"
     )]
     NotFinite { model: String },
+    /// A fault of ours, caught where it would have ended a thread.
+    #[error("the engine met a fault of its own ({what}); load the model again, and please report it")]
+    Fault { what: String },
     /// A thread could not be started.
     #[error("the engine's thread could not be started: {0}")]
     Thread(std::io::Error),
+}
+
+impl EngineError {
+    /// What a thread that was unwinding said.
+    pub(crate) fn fault(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let what = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unnamed");
+        Self::Fault { what: what.chars().take(200).collect() }
+    }
 }

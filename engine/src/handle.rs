@@ -1,5 +1,5 @@
 //! The main thread's grip on an engine: asks for models and prompts, connects audio ends, reads the status, and joins
-//! the threads when dropped. Every call but [`Handle::wait_settled`] and the drop returns at once.
+//! the threads when dropped. Every call but [`Handle::wait_settled`], [`Handle::play`] and the drop returns at once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::error::EngineError;
 use crate::link::{Link, StreamFormat, link};
 use crate::loader::{Loader, ModelRequest, Request};
 use crate::model::Model;
+use crate::player::Player;
 use crate::precision::Precision;
 use crate::runner::{Order, Runner};
 use crate::status::{State, Status, StatusCell};
@@ -273,6 +274,26 @@ impl Handle {
     /// The clock of the model that was asked for, loaded or not; the published one when it cannot be read.
     pub fn format(&self) -> StreamFormat {
         self.wanted.lock().format
+    }
+
+    /// Plays a player of the caller's making, in place of the model that was asked for, until another one is: one whose steps
+    /// are computed by a backend of the caller's, say. Audio ends that are to hear it are connected afterwards.
+    ///
+    /// # Errors
+    /// When the engine was not started and the system gives no thread.
+    pub fn play(&self, player: Box<Player>) -> Result<(), EngineError> {
+        self.start()?;
+        // What is being loaded would take the player's place.
+        while !self.status.state().is_settled() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.wanted.lock().format = player.model().format();
+        if let Some(threads) = &*self.threads.lock() {
+            let (prompt, directions) = (self.prompt_generation(), self.directions_generation());
+            let _ = threads.orders.send(Order::Play { player, prompt, directions });
+        }
+        self.status.set_state(State::Ready);
+        Ok(())
     }
 
     /// Makes a new audio end with room for `frames` control frames; the engine drops the one it had.

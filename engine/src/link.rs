@@ -4,7 +4,8 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ringbuf::HeapRb;
 use ringbuf::traits::{Consumer, Observer, Producer, Split};
@@ -58,6 +59,12 @@ struct Signals {
     dead: AtomicBool,
     /// Frames that the runner dropped because of `skip_before`.
     skipped: AtomicU64,
+    /// This piece and older ones are not answered any more: its numbers went wrong. 0 is none.
+    failed: AtomicU32,
+    /// `(piece << 32) | slot`: slots before it will not come, though the engine goes on.
+    lost_before: AtomicU64,
+    /// Nanoseconds that the runner needs for a frame, smoothed; 0 before the first.
+    pace: AtomicU64,
 }
 
 /// The audio thread's end.
@@ -139,12 +146,29 @@ impl Link {
         self.signals.patient.store(patient, Ordering::Release);
     }
 
-    /// The engine will not answer: it failed, or has no model. Waiting is pointless.
+    /// The engine will not answer for `piece`: it has no model, or that piece failed. Waiting is pointless.
     ///
     /// # Realtime safety
     /// Wait-free.
-    pub fn is_dead(&self) -> bool {
-        self.signals.dead.load(Ordering::Acquire)
+    pub fn is_dead(&self, piece: u32) -> bool {
+        self.signals.dead.load(Ordering::Acquire) || piece <= self.signals.failed.load(Ordering::Acquire)
+    }
+
+    /// The piece and slot before which nothing will come that has not: what was under way when a card was lost.
+    ///
+    /// # Realtime safety
+    /// Wait-free.
+    pub fn lost_before(&self) -> (u32, u32) {
+        let lost = self.signals.lost_before.load(Ordering::Acquire);
+        ((lost >> 32) as u32, lost as u32)
+    }
+
+    /// What the runner needs for a frame, smoothed over some; nothing before the first.
+    ///
+    /// # Realtime safety
+    /// Wait-free.
+    pub fn pace(&self) -> Duration {
+        Duration::from_nanos(self.signals.pace.load(Ordering::Relaxed))
     }
 
     /// Frames that the runner dropped so far.
@@ -204,6 +228,26 @@ impl RunnerLink {
         self.signals.closed.load(Ordering::Acquire)
     }
 
+    /// Says that `piece` will not be answered any more, nor older ones; the next one may be.
+    pub fn set_failed(&self, piece: u32) {
+        self.signals.failed.store(piece, Ordering::Release);
+    }
+
+    /// Whether `piece` was given up.
+    pub fn has_failed(&self, piece: u32) -> bool {
+        piece <= self.signals.failed.load(Ordering::Acquire)
+    }
+
+    /// Says that slots before `slot` of `piece` will not come unless they have.
+    pub fn set_lost_before(&self, piece: u32, slot: u32) {
+        self.signals.lost_before.fetch_max(pack(piece, slot), Ordering::Release);
+    }
+
+    /// Says what a frame costs.
+    pub fn set_pace(&self, pace: Duration) {
+        self.signals.pace.store(u64::try_from(pace.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Says that frames will (not) be answered.
     pub fn set_dead(&self, dead: bool) {
         self.signals.dead.store(dead, Ordering::Release);
@@ -247,9 +291,20 @@ mod tests {
     #[test]
     fn an_end_without_a_runner_is_dead() {
         let (audio, runner) = link(StreamFormat::PUBLISHED, 2);
-        assert!(!audio.is_dead());
+        assert!(!audio.is_dead(1));
+        runner.set_failed(2);
+        assert_eq!([1, 2, 3].map(|piece| audio.is_dead(piece)), [true, true, false]);
         drop(runner);
-        assert!(audio.is_dead());
+        assert!(audio.is_dead(3));
+    }
+
+    #[test]
+    fn what_is_lost_only_grows() {
+        let (audio, runner) = link(StreamFormat::PUBLISHED, 2);
+        assert_eq!(audio.lost_before(), (0, 0));
+        runner.set_lost_before(3, 70);
+        runner.set_lost_before(2, 99);
+        assert_eq!(audio.lost_before(), (3, 70));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The loader thread: reads checkpoints and encodes prompts, so that neither the audio thread nor the runner waits for
 //! a disk or a text encoder.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -63,9 +64,28 @@ impl Loader {
     pub(crate) fn run(mut self) {
         while let Ok(request) = self.requests.recv() {
             match request {
-                Request::Model(request) => self.load(&request),
-                Request::Prompt { text, generation } => self.encode(&text, generation),
-                Request::Traits { traits, directions } => self.steer(&traits, directions),
+                Request::Model(request) => {
+                    // A fault of ours while loading is a model that failed, not a host that is gone.
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.load(&request))) {
+                        self.give_up(&EngineError::fault(&*panic));
+                    }
+                }
+                Request::Prompt { text, generation } => {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.encode(&text, generation))) {
+                        self.status.set_notice(EngineError::fault(&*panic).to_string());
+                        self.send(Order::Prompt { generation, prompt: None });
+                    }
+                }
+                Request::Traits { traits, directions } => {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.steer(&traits, directions))) {
+                        self.status.set_notice(EngineError::fault(&*panic).to_string());
+                        // A render waits for these directions: it goes on without any trait.
+                        if let Some((_, model)) = &self.model {
+                            let steering = model.steering().clone();
+                            self.send(Order::Directions { generation: directions, steering });
+                        }
+                    }
+                }
                 Request::Stop => return,
             }
         }
@@ -109,11 +129,14 @@ impl Loader {
                 self.send(Order::Play { player, prompt, directions });
                 self.status.set_state(State::Ready);
             }
-            Err(error) => {
-                self.send(Order::Silence { dead: true });
-                self.status.set_state(State::Failed(error.to_string()));
-            }
+            Err(error) => self.give_up(&error),
         }
+    }
+
+    /// There will be no model.
+    fn give_up(&self, error: &EngineError) {
+        self.send(Order::Silence { dead: true });
+        self.status.set_state(State::Failed(error.to_string()));
     }
 
     /// A player on the card that is asked for, else on the processor.

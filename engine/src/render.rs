@@ -92,7 +92,7 @@ pub fn render(
                 progress(received);
                 since = Instant::now();
             }
-            None if link.is_dead() || since.elapsed() > PATIENCE => return Err(RenderError::Stalled(received)),
+            None if link.is_dead(1) || since.elapsed() > PATIENCE => return Err(RenderError::Stalled(received)),
             None => std::thread::sleep(Duration::from_micros(200)),
         }
     }

@@ -2,12 +2,13 @@
 //! would be a system call on the audio thread; it sleeps when there is nothing to do.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
-use crate::control::ControlFrame;
+use crate::control::{ControlFrame, ControlKind};
 use crate::error::EngineError;
 use crate::link::{FrameHeader, RunnerLink};
 use crate::player::Player;
@@ -53,6 +54,11 @@ pub(crate) struct Runner {
     directions: Changes<Steering>,
     /// No model: say so to the audio thread, so that it does not wait.
     dead: bool,
+    /// The first slot that a control frame to come can ask for, with its piece.
+    next: (u32, u32),
+    /// The status tells of a piece whose numbers went wrong. Its frames go unanswered, the next piece is tried: what steering
+    /// drove astray is well again from the start of a piece.
+    ailing: bool,
     /// Smoothed compute time of a frame, seconds.
     frame_seconds: f64,
     /// Told to stop while waiting for something else.
@@ -103,6 +109,8 @@ impl Runner {
             prompts: Changes::NONE,
             directions: Changes::NONE,
             dead: true,
+            ailing: false,
+            next: (0, 0),
             frame_seconds: 0.0,
             stopping: false,
         }
@@ -148,6 +156,7 @@ impl Runner {
                 self.player = Some(player);
                 self.prompts.begin(prompt);
                 self.directions.begin(directions);
+                self.ailing = false;
                 self.set_dead(false);
             }
             Order::Prompt { generation, prompt } => self.prompts.push(generation, prompt),
@@ -184,6 +193,10 @@ impl Runner {
         }
         match link.peek() {
             Some(control) if link.is_skipped(&control) => {
+                link.take();
+                true
+            }
+            Some(control) if link.has_failed(control.piece) => {
                 link.take();
                 true
             }
@@ -252,31 +265,57 @@ impl Runner {
                 std::thread::sleep(POLL);
             }
         };
-        let result = match control {
+        // A fault of ours must not take the host's process with it, nor leave it waiting. The player's state is not to be
+        // trusted afterwards, and goes.
+        let result = catch_unwind(AssertUnwindSafe(|| match control {
             Some(control) => player.answer(control, &mut sink),
             None => player.flush(&mut sink),
-        };
-        if let Err(error) = result {
-            self.fail(&error);
-            return;
+        }));
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                player.stop();
+                self.status.set_state(State::Failed(error.to_string()));
+                if let Some(control) = control {
+                    link.set_failed(control.piece);
+                }
+                self.ailing = true;
+                return;
+            }
+            Err(panic) => {
+                self.player = None;
+                self.status.set_state(State::Failed(EngineError::fault(&*panic).to_string()));
+                self.set_dead(true);
+                return;
+            }
+        }
+        if control.is_some() && std::mem::take(&mut self.ailing) {
+            self.status.set_state(State::Ready);
         }
         if let Some(notice) = player.take_notice() {
             self.status.set_device(player.place());
             self.status.set_notice(notice);
+            // The piece began anew at this frame. What was under way is gone, and nobody is to wait for it.
+            let (piece, slot) = match control {
+                Some(control) => (control.piece, control.index),
+                None => self.next,
+            };
+            link.set_lost_before(piece, slot);
+        }
+        if let Some(control) = control {
+            self.next = match control.kind {
+                ControlKind::Frame => (control.piece, control.index + 1),
+                ControlKind::End => (control.piece, u32::MAX),
+            };
         }
         if control.is_some() {
             let seconds = start.elapsed().as_secs_f64();
             self.frame_seconds += (seconds - self.frame_seconds) * if self.frame_seconds == 0.0 { 1.0 } else { 0.05 };
+            link.set_pace(Duration::from_secs_f64(self.frame_seconds));
             let format = link.format();
             let frame = format.frame_samples as f64 / f64::from(format.model_rate);
             self.status.count_frame((frame / self.frame_seconds.max(1e-9)) as f32);
         }
-    }
-
-    fn fail(&mut self, error: &EngineError) {
-        self.status.set_state(State::Failed(error.to_string()));
-        self.player = None;
-        self.set_dead(true);
     }
 }
 

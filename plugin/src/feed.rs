@@ -38,8 +38,12 @@ pub struct Feed<C> {
     unsent_end: Option<ControlFrame>,
     /// Control frames that found the queue full.
     refused: u64,
-    /// When a frame last came.
+    /// When a frame last came, and which: piece and slot.
     came: Duration,
+    arrived: (u32, u32),
+    /// When this block was asked for, and whether its frames may be waited for.
+    entered: Duration,
+    patient: bool,
     /// Nothing came for so long that waiting has no point until something does.
     gave_up: bool,
     /// Targets of the frames sent, by the low bits of piece and index.
@@ -64,6 +68,9 @@ impl<C: Clock> Feed<C> {
             unsent_end: None,
             refused: 0,
             came,
+            arrived: (0, 0),
+            entered: came,
+            patient: false,
             gave_up: false,
             targets: vec![(0, 0, Target::default()); REMEMBERED],
         }
@@ -79,8 +86,9 @@ impl<C: Clock> Feed<C> {
         let now = self.clock.now();
         self.slack.enter(now, offline);
         self.late = late;
-        let patient = !self.gave_up && self.slack.allowance(now, late) > Duration::ZERO;
-        self.link.set_patient(patient);
+        self.entered = now;
+        self.patient = !self.gave_up && self.slack.allowance(now, late) > Duration::ZERO;
+        self.link.set_patient(self.patient);
         self.drain(place);
     }
 
@@ -142,6 +150,11 @@ impl<C: Clock> Feed<C> {
         self.lost_before = self.lost_before.max((piece, slot));
     }
 
+    /// Whether a slot that is not here will never be.
+    fn is_lost(&self, piece: u32, slot: u32) -> bool {
+        (piece, slot) < self.lost_before.max(self.link.lost_before())
+    }
+
     /// The runner has used up its room, and the frame at `slot` of `piece` is late: only the newest control frame can still
     /// be answered in time, or, where its answer is due within two frames, the one that is being collected now. Such a
     /// runner may need a frame's time for the step that it is in, and another for the one it is sent to.
@@ -153,8 +166,27 @@ impl<C: Clock> Feed<C> {
         self.lose_before(newest_piece, target);
     }
 
+    /// Gives up a frame of `piece` before it is late, where the runner is slower than real time and would finish it too late:
+    /// the time goes into the frame after it, which can be in time. Once late, two frames are lost, that one and the next.
+    /// `asked` tells how long after this block was asked for the host will ask for the block that a slot begins in.
+    pub fn foresee(&mut self, piece: u32, asked: impl Fn(u32) -> f64) {
+        let (format, pace) = (self.link.format(), self.link.pace().as_secs_f64());
+        if self.patient || self.arrived.0 != piece || pace * f64::from(format.model_rate) < format.frame_samples as f64
+        {
+            return;
+        }
+        // The runner is in the frame after the one that came last; the one after that can still be given up.
+        let next = self.arrived.1 + 2;
+        let waits = self.newest.0 == piece && self.newest.1 >= next + format.delay_frames as u32;
+        let finished = self.came.as_secs_f64() + 2.0 * pace;
+        if waits && (piece, next) >= self.lost_before && finished > self.entered.as_secs_f64() + asked(next) {
+            self.skip(piece, next);
+        }
+    }
+
     fn drain(&mut self, place: (u32, u32)) {
-        if self.store.drain(&mut self.link, place.0, place.1) {
+        if let Some(last) = self.store.drain(&mut self.link, place.0, place.1) {
+            self.arrived = self.arrived.max(last);
             self.came = self.clock.now();
             self.gave_up = false;
         }
@@ -164,7 +196,7 @@ impl<C: Clock> Feed<C> {
     fn wait(&mut self, piece: u32, slot: u32, samples: &mut [f32]) -> bool {
         let begin = self.clock.now();
         let allowance = self.slack.allowance(begin, self.late);
-        if allowance.is_zero() || self.gave_up || self.link.is_dead() {
+        if allowance.is_zero() || self.gave_up || self.link.is_dead(piece) {
             return false;
         }
         self.meters.count_wait();
@@ -178,7 +210,11 @@ impl<C: Clock> Feed<C> {
             if now.saturating_sub(self.came.max(begin)) > PATIENCE {
                 self.gave_up = true;
             }
-            if self.gave_up || self.link.is_dead() || now.saturating_sub(begin) >= allowance {
+            if self.gave_up
+                || self.link.is_dead(piece)
+                || self.is_lost(piece, slot)
+                || now.saturating_sub(begin) >= allowance
+            {
                 break false;
             }
         };
@@ -193,15 +229,14 @@ impl<C: Clock> FrameSource for Feed<C> {
         if self.store.take(piece, slot, samples) {
             return true;
         }
-        let lost = (piece, slot) < self.lost_before;
-        if !lost && self.wait(piece, slot, samples) {
+        if !self.is_lost(piece, slot) && self.wait(piece, slot, samples) {
             return true;
         }
-        if self.link.is_dead() {
+        if self.link.is_dead(piece) {
             return false;
         }
         self.meters.count_late();
-        if !lost {
+        if !self.is_lost(piece, slot) {
             self.skip(piece, slot);
         }
         false

@@ -1,5 +1,6 @@
 //! The Tiller instrument as hosts see it. This file maps nice-plug to our own types and holds no sound.
 
+pub mod ceiling;
 pub mod controllers;
 pub mod editor;
 pub mod feed;

@@ -50,6 +50,11 @@ impl Timeline {
         }
     }
 
+    /// When a piece that is under way is first heard.
+    pub fn start_of(&self, number: u32) -> Option<i64> {
+        self.pieces.iter().rev().find(|piece| piece.number == number).map(|piece| piece.start)
+    }
+
     /// A piece begins at `anchor` and is heard `latency` later. `false`: too many are under way.
     pub fn begin(&mut self, number: u32, anchor: i64, latency: i64) -> bool {
         if self.pieces.len() == MOST_PIECES {

@@ -158,8 +158,7 @@ impl Preset {
     /// [`PresetError::Name`].
     pub fn of(name: &str, prompt: &str, params: &TillerParams) -> Result<Self, PresetError> {
         let name = name.trim();
-        let fits = |c: char| c.is_alphanumeric() || "-_ ".contains(c);
-        if name.is_empty() || name.chars().count() > 60 || !name.chars().all(fits) {
+        if !is_name(name) {
             return Err(PresetError::Name(name.to_owned()));
         }
         let mut reader = Reader(BTreeMap::new());
@@ -193,6 +192,10 @@ impl Preset {
             _ => {}
         }
         let preset: Self = serde_json::from_value(value).map_err(|error| foreign(error.to_string()))?;
+        // A file's name is made of it when the preset is kept.
+        if !is_name(&preset.name) {
+            return Err(foreign("its name is none that a preset can have".to_owned()));
+        }
         if preset.prompt.chars().count() > LONGEST_PROMPT {
             return Err(foreign(format!("its prompt is longer than {LONGEST_PROMPT} characters")));
         }
@@ -233,6 +236,13 @@ impl Preset {
         params.sounding(&mut Setter { values: &self.parameters, set });
         Ok(())
     }
+}
+
+/// Whether a preset can be called so: a name that is no path and no file's but its own, on any system.
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_alphanumeric() || "-_ ".contains(c);
+    let length = name.chars().count();
+    (1..=60).contains(&length) && name.chars().all(fits) && name.trim() == name
 }
 
 /// A folder of preset files.

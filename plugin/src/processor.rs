@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use tiller_engine::control::ControlFrame;
 use tiller_engine::link::{Link, StreamFormat};
 
+use crate::ceiling;
 use crate::controllers::Controllers;
 use crate::feed::Feed;
 use crate::frames::FrameClock;
@@ -206,7 +207,7 @@ impl<C: Clock> Processor<C> {
     }
 
     /// Plays one sub-block into `out`: the first two channels are left and right, one channel is their mean, further ones
-    /// are silent. Every sample is written.
+    /// are silent. Every sample is written, and none is above full scale, subnormal or no number (`ceiling`).
     ///
     /// # Realtime safety
     /// As the type says.
@@ -245,6 +246,7 @@ impl<C: Clock> Processor<C> {
         }
         self.now = first + block.samples as i64;
         self.watch.advance(block.samples);
+        self.foresee(block.samples);
         self.feed.leave(block.samples);
         self.meters.set_sounding(self.running.is_some());
     }
@@ -299,6 +301,18 @@ impl<C: Clock> Processor<C> {
         }
         self.send_complete(end.min(last));
         next_event
+    }
+
+    /// Looks ahead for a frame that will be late, as if the blocks to come were as long as this one.
+    fn foresee(&mut self, block: usize) {
+        let (length, rate) = (block.max(1) as f64, self.settings.sample_rate);
+        let Some(start) = self.timeline.start_of(self.piece).filter(|_| self.running.is_some()) else { return };
+        let first = start - self.lookahead as i64 - self.now;
+        let frames = self.frames;
+        self.feed.foresee(self.piece, |slot| {
+            let blocks = ((first + frames.boundary(slot)) as f64 / length).floor().max(0.0);
+            (1.0 + blocks) * length / rate
+        });
     }
 
     /// What keys did while nothing sounds concerns no frame.
@@ -403,24 +417,25 @@ impl<C: Clock> Processor<C> {
             let heard = self.timeline.render(self.now + done as i64, &mut self.feed, left, right);
             let target = heard.map(|(piece, since)| self.feed.target(piece, self.frames.frame_at(since)));
             self.meters.set_target(target.unwrap_or_default());
-            if let [only] = out {
+            if out.len() == 1 {
                 for (left, right) in left.iter_mut().zip(right.iter_mut()) {
                     *left = 0.5 * (*left + *right);
                     *right = *left;
                 }
-                write(only, done, left);
-            } else {
-                for (index, channel) in out.iter_mut().enumerate() {
-                    match index {
-                        0 => write(channel, done, left),
-                        1 => write(channel, done, right),
-                        _ => write(channel, done, &SILENCE[..part]),
-                    }
-                }
             }
             self.meters.show_heard(left, right);
-            for (channel, samples) in [left, right].into_iter().enumerate() {
+            // Before the ceiling: the meter's clip light says that there was something to hold down.
+            for (channel, samples) in [&*left, &*right].into_iter().enumerate() {
                 self.meters.report_peak(channel, samples.iter().fold(0.0, |peak, sample| sample.abs().max(peak)));
+            }
+            ceiling::limit(left);
+            ceiling::limit(right);
+            for (index, channel) in out.iter_mut().enumerate() {
+                match index {
+                    0 => write(channel, done, left),
+                    1 => write(channel, done, right),
+                    _ => write(channel, done, &SILENCE[..part]),
+                }
             }
             done += part;
         }

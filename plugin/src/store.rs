@@ -31,16 +31,16 @@ impl FrameStore {
         Self { samples: vec![0.0; frames * body], body, held: vec![None; frames], arriving: vec![0.0; body] }
     }
 
-    /// Takes everything from the link, drops what lies before `slot` of `piece`, and says whether anything came.
-    pub fn drain(&mut self, link: &mut Link, piece: u32, slot: u32) -> bool {
+    /// Takes everything from the link, drops what lies before `slot` of `piece`, and says which piece and slot came last.
+    pub fn drain(&mut self, link: &mut Link, piece: u32, slot: u32) -> Option<(u32, u32)> {
         for held in &mut self.held {
             if held.is_some_and(|held| (held.piece, held.slot) < (piece, slot)) {
                 *held = None;
             }
         }
-        let mut came = false;
+        let mut came = None;
         while let Some(header) = link.receive(&mut self.arriving) {
-            came = true;
+            came = Some((header.piece, header.slot));
             if (header.piece, header.slot) < (piece, slot) {
                 continue;
             }
@@ -86,8 +86,8 @@ mod tests {
             let value = (piece * 100 + slot) as f32;
             assert!(runner.answer(FrameHeader { piece, slot, last: false }, &[value; 4]));
         }
-        assert!(store.drain(&mut audio, 1, 9));
-        assert!(!store.drain(&mut audio, 1, 9));
+        assert_eq!(store.drain(&mut audio, 1, 9), Some((2, 1)));
+        assert_eq!(store.drain(&mut audio, 1, 9), None);
         let mut samples = [0.0; 4];
         assert!(!store.take(1, 8, &mut samples), "before the place that is played");
         assert!(store.take(2, 1, &mut samples));

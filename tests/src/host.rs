@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use clack_extensions::audio_ports_config::{AudioPortsConfigBuffer, PluginAudioPortsConfig};
+use clack_extensions::gui::{GuiSize, HostGui, HostGuiImpl};
 use clack_extensions::latency::{HostLatency, HostLatencyImpl, PluginLatency};
 use clack_extensions::log::{HostLog, HostLogImpl, LogSeverity};
 use clack_extensions::params::{
@@ -90,6 +92,7 @@ impl HostHandlers for Handlers {
 
     fn declare_extensions(builder: &mut HostExtensions<Self>, _shared: &Shared) {
         builder.register::<HostLog>().register::<HostLatency>().register::<HostParams>().register::<HostState>();
+        builder.register::<HostGui>();
     }
 }
 
@@ -109,6 +112,20 @@ impl HostLogImpl for Shared {
             log.push(format!("{severity} {message}"));
         }
     }
+}
+
+impl HostGuiImpl for Shared {
+    fn resize_hints_changed(&self) {}
+    fn request_resize(&self, _size: GuiSize) -> Result<(), HostError> {
+        Ok(())
+    }
+    fn request_show(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+    fn request_hide(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+    fn closed(&self, _was_destroyed: bool) {}
 }
 
 impl HostParamsImplShared for Shared {
@@ -134,8 +151,10 @@ impl HostStateImpl for MainThread<'_> {
 
 /// One instance of the plugin, seen from the main thread.
 pub struct Host {
-    instance: PluginInstance<Handlers>,
+    pub(crate) instance: PluginInstance<Handlers>,
     active: Option<(f64, u32)>,
+    /// Of the main output, as its layout says.
+    channels: usize,
 }
 
 impl Host {
@@ -150,10 +169,10 @@ impl Host {
         let id = CString::new(PLUGIN_ID).map_err(|e| e.to_string())?;
         let instance = PluginInstance::new(|()| Shared::default(), |shared| MainThread(shared), &entry, &id, &info)
             .map_err(|e| format!("{}: {e}", bundle.display()))?;
-        Ok(Self { instance, active: None })
+        Ok(Self { instance, active: None, channels: 2 })
     }
 
-    fn extension<E>(&mut self, name: &str) -> Outcome<E>
+    pub(crate) fn extension<E>(&mut self, name: &str) -> Outcome<E>
     where
         E: clack_host::extensions::Extension<ExtensionSide = clack_host::extensions::PluginExtensionSide>,
     {
@@ -180,11 +199,34 @@ impl Host {
         Ok(params)
     }
 
+    /// Selects the layout whose main output has so many channels, while inactive.
+    ///
+    /// # Errors
+    /// There is none, or the plugin refuses.
+    pub fn select_layout(&mut self, channels: usize) -> Outcome<()> {
+        let extension: PluginAudioPortsConfig = self.extension("audio-ports-config")?;
+        let handle = self.instance.plugin_handle();
+        let mut buffer = AudioPortsConfigBuffer::new();
+        for index in 0..extension.count(&handle) {
+            let Some(layout) = extension.get(&handle, index, &mut buffer) else { continue };
+            if layout.main_output.is_some_and(|port| port.channel_count as usize == channels) {
+                extension.select(&handle, layout.id).map_err(|e| e.to_string())?;
+                self.channels = channels;
+                return Ok(());
+            }
+        }
+        Err(format!("no layout has {channels} channels"))
+    }
+
     /// Current value of a parameter.
     pub fn value(&mut self, name: &str) -> Outcome<f64> {
+        self.value_by_id(clap_id(name)?).map_err(|_| format!("no parameter `{name}`"))
+    }
+
+    /// As [`Host::value`], by id.
+    pub fn value_by_id(&mut self, id: ClapId) -> Outcome<f64> {
         let extension: PluginParams = self.extension("params")?;
-        let id = clap_id(name)?;
-        extension.get_value(&self.instance.plugin_handle(), id).ok_or_else(|| format!("no parameter `{name}`"))
+        extension.get_value(&self.instance.plugin_handle(), id).ok_or_else(|| format!("no parameter {id}"))
     }
 
     /// The value that stands for a text such as "C#" or "-6 dB".
@@ -199,22 +241,31 @@ impl Host {
 
     /// The text that a host shows for a value.
     pub fn text_of(&mut self, name: &str, value: f64) -> Outcome<String> {
+        self.text_by_id(clap_id(name)?, value).map_err(|_| format!("`{name}` shows no text for {value}"))
+    }
+
+    /// As [`Host::text_of`], by id.
+    pub fn text_by_id(&mut self, id: ClapId, value: f64) -> Outcome<String> {
         let extension: PluginParams = self.extension("params")?;
-        let id = clap_id(name)?;
         let mut buffer = [0; 256];
         let text = extension
             .value_to_text(&self.instance.plugin_handle(), id, value, &mut buffer)
-            .map_err(|_| format!("`{name}` shows no text for {value}"))?;
+            .map_err(|_| format!("parameter {id} shows no text for {value}"))?;
         Ok(String::from_utf8_lossy(text).into_owned())
     }
 
     /// Sets a parameter by its text while the plugin is inactive, as a host does before it plays.
     pub fn set(&mut self, name: &str, text: &str) -> Outcome<()> {
         let value = self.value_of(name, text)?;
+        self.set_raw(clap_id(name)?, value)
+    }
+
+    /// Sets a parameter to a value, whatever it is, while the plugin is inactive.
+    pub fn set_raw(&mut self, id: ClapId, value: f64) -> Outcome<()> {
         let extension: PluginParams = self.extension("params")?;
-        let event = ParamValueEvent::new(0, clap_id(name)?, Pckn::match_all(), value);
+        let event = ParamValueEvent::new(0, id, Pckn::match_all(), value);
         let Some(mut inactive) = self.instance.inactive_plugin_handle() else {
-            return Err(format!("`{name}` is to be set while the plugin is inactive"));
+            return Err(format!("parameter {id} is to be set while the plugin is inactive"));
         };
         let mut output = EventBuffer::new();
         extension.flush(
@@ -232,13 +283,25 @@ impl Host {
         let stopped = self.instance.activate(|_, _| (), configuration).map_err(|e| e.to_string())?;
         let started = stopped.start_processing().map_err(|e| e.to_string())?;
         self.active = Some((rate, max_block));
-        Ok(Player::new(started, rate, max_block as usize))
+        Ok(Player::new(started, rate, max_block as usize, self.channels))
     }
 
     /// Takes the player back and deactivates.
     pub fn deactivate(&mut self, player: Player) {
         self.instance.deactivate(player.into_processor().stop_processing());
         self.active = None;
+    }
+
+    /// What a host sends to an active plugin that it does not pull: parameters without any buffer.
+    pub fn flush_active(&mut self, player: &mut Player, changes: &[(&str, f64)]) -> Outcome<()> {
+        let extension: PluginParams = self.extension("params")?;
+        let mut input = EventBuffer::new();
+        for (name, value) in changes {
+            input.push(&ParamValueEvent::new(0, clap_id(name)?, Pckn::match_all(), *value));
+        }
+        let mut output = EventBuffer::new();
+        extension.flush_active(&mut player.handle(), &input.as_input(), &mut output.as_output());
+        Ok(())
     }
 
     /// Samples of delay that the plugin reports.
@@ -256,16 +319,26 @@ impl Host {
 
     /// The plugin's state, as a project file would hold it.
     pub fn save(&mut self) -> Outcome<Vec<u8>> {
-        let extension: PluginState = self.extension("state")?;
         let mut bytes = Vec::new();
-        extension.save(&self.instance.plugin_handle(), &mut bytes).map_err(|e| e.to_string())?;
+        self.save_to(&mut bytes)?;
         Ok(bytes)
     }
 
     /// Gives the plugin a state back.
     pub fn restore(&mut self, state: &[u8]) -> Outcome<()> {
+        self.restore_from(&mut std::io::Cursor::new(state))
+    }
+
+    /// Gives the plugin a state that it must read for itself.
+    pub fn restore_from(&mut self, reader: &mut impl std::io::Read) -> Outcome<()> {
         let extension: PluginState = self.extension("state")?;
-        extension.load(&self.instance.plugin_handle(), &mut std::io::Cursor::new(state)).map_err(|e| e.to_string())
+        extension.load(&self.instance.plugin_handle(), reader).map_err(|e| e.to_string())
+    }
+
+    /// As [`Host::save`], into whatever takes the bytes.
+    pub fn save_to(&mut self, writer: &mut impl std::io::Write) -> Outcome<()> {
+        let extension: PluginState = self.extension("state")?;
+        extension.save(&self.instance.plugin_handle(), writer).map_err(|e| e.to_string())
     }
 
     /// Does on the main thread what the plugin asked for, a restart apart. Call it while another thread plays.
@@ -284,6 +357,11 @@ impl Host {
     pub fn log(&self) -> Vec<String> {
         self.instance.access_shared_handler(|shared| shared.log.lock().map(|log| log.clone()).unwrap_or_default())
     }
+}
+
+/// The typed id of a parameter that the plugin listed.
+pub fn raw_id(id: u32) -> Outcome<ClapId> {
+    ClapId::from_raw(id).ok_or_else(|| format!("{id} is no id"))
 }
 
 /// The typed id of a parameter.

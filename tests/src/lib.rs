@@ -6,6 +6,8 @@ pub mod bench;
 pub mod card;
 pub mod codec;
 pub mod counting;
+#[cfg(target_os = "linux")]
+pub mod editor;
 pub mod host;
 pub mod measure;
 pub mod memory;
@@ -13,6 +15,7 @@ pub mod midi_file;
 pub mod player;
 pub mod prefill;
 pub mod project;
+pub mod random;
 pub mod score;
 pub mod soak;
 pub mod tensors;

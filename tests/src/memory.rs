@@ -2,8 +2,17 @@
 
 /// Resident memory in bytes, where the system tells. The allocator's free pages are part of it until [`give_back`].
 pub fn resident() -> Option<u64> {
+    told("VmRSS:")
+}
+
+/// The most that was ever resident, in bytes, where the system tells.
+pub fn peak_resident() -> Option<u64> {
+    told("VmHWM:")
+}
+
+fn told(what: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what))?;
     line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 

@@ -59,6 +59,9 @@ pub struct Watch {
     pub exit: fn(),
 }
 
+/// Samples behind each block that the plugin must leave alone.
+const BEHIND: usize = 16;
+
 /// A port that an instrument does not have; clack wants its type all the same.
 type NoInput = AudioPortBuffer<Empty<InputChannel<'static, f32>>, Empty<InputChannel<'static, f64>>>;
 
@@ -67,7 +70,9 @@ pub struct Player {
     processor: StartedPluginAudioProcessor<Handlers>,
     inputs: AudioPorts,
     outputs: AudioPorts,
-    channels: [Vec<f32>; 2],
+    /// One for each channel of the output, with room behind the longest block.
+    channels: Vec<Vec<f32>>,
+    max_block: usize,
     events: EventBuffer,
     answers: EventBuffer,
     rate: f64,
@@ -81,12 +86,18 @@ pub struct Player {
 }
 
 impl Player {
-    pub(crate) fn new(processor: StartedPluginAudioProcessor<Handlers>, rate: f64, max_block: usize) -> Self {
+    pub(crate) fn new(
+        processor: StartedPluginAudioProcessor<Handlers>,
+        rate: f64,
+        max_block: usize,
+        channels: usize,
+    ) -> Self {
         Self {
             processor,
             inputs: AudioPorts::with_capacity(0, 0),
-            outputs: AudioPorts::with_capacity(2, 1),
-            channels: [vec![0.0; max_block], vec![0.0; max_block]],
+            outputs: AudioPorts::with_capacity(channels, 1),
+            channels: vec![vec![0.0; max_block + BEHIND]; channels],
+            max_block,
             events: EventBuffer::with_capacity(1024),
             answers: EventBuffer::with_capacity(1024),
             rate,
@@ -101,6 +112,16 @@ impl Player {
         self.processor
     }
 
+    /// What extensions of the audio thread are called through.
+    pub(crate) fn handle(&mut self) -> PluginAudioProcessorHandle<'_> {
+        self.processor.plugin_handle()
+    }
+
+    /// The host's reset: what sounds is forgotten.
+    pub fn reset(&mut self) {
+        self.processor.reset();
+    }
+
     /// Host samples per second.
     pub fn rate(&self) -> f64 {
         self.rate
@@ -109,7 +130,8 @@ impl Player {
     /// Plays host samples `from..to` of the score.
     ///
     /// # Errors
-    /// The plugin refuses a block, or left a sample unwritten or not finite.
+    /// The plugin refuses a block, left a sample unwritten or wrote behind the block, or one that is not finite, subnormal or
+    /// above full scale.
     pub fn play(
         &mut self,
         score: &Score,
@@ -134,7 +156,7 @@ impl Player {
         pace: Pace,
         mut heard: impl FnMut(&[f32], &[f32]),
     ) -> Outcome<()> {
-        let max_block = self.channels[0].len();
+        let max_block = self.max_block;
         let mut random = match blocks {
             Blocks::Random(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             Blocks::Fixed(_) => 1,
@@ -159,7 +181,8 @@ impl Player {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
             self.block(score, at, length)?;
-            heard(&self.channels[0][..length], &self.channels[1][..length]);
+            let (left, right) = self.output(length);
+            heard(left, right);
             at += length as u64;
         }
         Ok(())
@@ -172,17 +195,25 @@ impl Player {
         score.events(at, length, &mut self.events);
         let transport = score.transport(at, self.rate);
         for channel in &mut self.channels {
+            if channel.len() < length + BEHIND {
+                // Longer than was announced at activation: some hosts do that.
+                channel.resize(length + BEHIND, 0.0);
+            }
             // A sample that the plugin does not write shows up as not finite.
-            channel[..length].fill(f32::NAN);
+            channel[..length + BEHIND].fill(f32::NAN);
         }
         let began = Instant::now();
         self.process(length, transport.as_ref())?;
         self.last = began.elapsed();
         self.slowest = self.slowest.max(self.last);
         self.steady += length as u64;
-        for (name, channel) in ["left", "right"].iter().zip(&self.channels) {
-            if let Some(offset) = channel[..length].iter().position(|s| !s.is_finite()) {
-                return Err(format!("{name} sample {} is not finite", at + offset as u64));
+        for (number, channel) in self.channels.iter().enumerate() {
+            let bad = |s: &f32| !s.is_finite() || s.is_subnormal() || s.abs() > 1.0;
+            if let Some(offset) = channel[..length].iter().position(bad) {
+                return Err(format!("channel {number}, sample {}: {:e}", at + offset as u64, channel[offset]));
+            }
+            if !channel[length..length + BEHIND].iter().all(|s| s.is_nan()) {
+                return Err(format!("channel {number} was written behind its {length} samples at {at}"));
             }
         }
         Ok(())
@@ -213,8 +244,9 @@ impl Player {
         status.map(|_| ()).map_err(|e| e.to_string())
     }
 
-    /// The last block's samples.
+    /// The last block's samples, left and right; a mono output is both.
     pub fn output(&self, length: usize) -> (&[f32], &[f32]) {
-        (&self.channels[0][..length], &self.channels[1][..length])
+        let last = self.channels.len() - 1;
+        (&self.channels[0][..length], &self.channels[last.min(1)][..length])
     }
 }

@@ -22,6 +22,8 @@ pub enum Move {
     Controller(u8, u8),
     /// A MIDI program is selected.
     Program(u8),
+    /// Three bytes of MIDI, whatever they are.
+    Midi([u8; 3]),
 }
 
 /// What the transport does from one host sample on.
@@ -134,6 +136,7 @@ impl Score {
                 Move::KeyUp(key) => events.push(&NoteOffEvent::new(offset, key_address(key), 0.0)),
                 Move::Program(number) => events.push(&MidiEvent::new(offset, 0, [0xc0, number, 0])),
                 Move::Controller(number, value) => events.push(&MidiEvent::new(offset, 0, [0xb0, number, value])),
+                Move::Midi(bytes) => events.push(&MidiEvent::new(offset, 0, bytes)),
             }
         }
     }

@@ -2,6 +2,7 @@
 //! taken before the first step, so that whatever grows is the player's.
 
 pub mod clicks;
+pub mod hosted;
 pub mod loudness;
 pub mod slots;
 

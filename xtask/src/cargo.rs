@@ -61,8 +61,15 @@ impl Workspace {
 
     /// Runs cargo with stdout passed through, and gives back its exit code.
     pub fn cargo_code(&self, arguments: &[&str]) -> Outcome<ExitCode> {
+        self.cargo_code_on(arguments, None)
+    }
+
+    /// The same on an X display.
+    pub fn cargo_code_on(&self, arguments: &[&str], display: Option<&str>) -> Outcome<ExitCode> {
         eprintln!("> cargo {}", arguments.join(" "));
-        let status = cargo_command(&self.root).args(arguments).status();
+        let mut command = cargo_command(&self.root);
+        command.envs(display.map(|display| ("DISPLAY", display)));
+        let status = command.args(arguments).status();
         status.map(code).map_err(|e| format!("cargo could not be started: {e}"))
     }
 }

@@ -1,14 +1,19 @@
-//! `cargo xtask test`: set-up, then formatting, lints, build, dev bundle and every test. CI runs this and nothing else.
+//! `cargo xtask test`: set-up, then formatting, lints, licences, build, dev bundle and every test. CI runs this and nothing else.
 
+use std::io::stderr;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::bundle;
-use crate::cargo::{Profile, Workspace};
+use crate::cargo::{Profile, Workspace, succeeded};
 use crate::cuda;
 use crate::setup;
+
+/// Where cargo-deny has its advisories from.
+const ADVISORIES: &str = "https://github.com/rustsec/advisory-db";
 
 /// What `test` can be told.
 #[derive(clap::Args)]
@@ -41,6 +46,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
             workspace.cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
         })?;
     }
+    if lints {
+        stage("licences, bans, sources", &|| deny(workspace))?;
+    }
     stage("build", &|| {
         workspace.cargo(&["build", "--workspace"])?;
         // Whatever the tests make cargo build anew is built before the bundle, which must not be older than the library.
@@ -58,4 +66,27 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("everything passed in {seconds:.0} s");
     Ok(json!({ "ok": true, "wall_seconds": seconds, "stages": stages }))
+}
+
+/// `cargo deny` by deny.toml. Advisories are asked for too where their database can be had; a machine that cannot reach it is
+/// told, and no reason to fail.
+fn deny(workspace: &Workspace) -> Outcome<()> {
+    let program = setup::cargo_deny(workspace)?;
+    let check = |what: &[&str]| {
+        let mut command = Command::new(&program);
+        command.current_dir(&workspace.root).args(["--workspace", "check"]).args(what).stdout(Stdio::from(stderr()));
+        command.status()
+    };
+    succeeded(check(&["licenses", "bans", "sources"]), "cargo deny check licenses bans sources")?;
+    let reached = Command::new("git")
+        .args(["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=10", "ls-remote", "--heads", ADVISORIES])
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !reached.is_ok_and(|status| status.success()) {
+        eprintln!("advisories: {ADVISORIES} cannot be reached from here, so they were not looked at");
+        return Ok(());
+    }
+    succeeded(check(&["advisories"]), "cargo deny check advisories")
 }

@@ -79,7 +79,7 @@ enum Command {
     Parity(Rest),
     /// Make deliberate mistakes in a copy of the engine: each must make `parity` fail.
     Mistakes(mistakes::Options),
-    /// Play minutes far past the model's window: what grows, drifts, clicks or is late.
+    /// Play minutes far past the model's window: what grows, drifts, clicks or is late; `soak host` and `soak editor` in a host.
     #[command(disable_help_flag = true)]
     Soak(Rest),
     /// Measure how fast this machine plays: bandwidth, decoder, codec, whole stream, peers in turn.

