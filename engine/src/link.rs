@@ -230,7 +230,7 @@ impl RunnerLink {
 
     /// Says that `piece` will not be answered any more, nor older ones; the next one may be.
     pub fn set_failed(&self, piece: u32) {
-        self.signals.failed.store(piece, Ordering::Release);
+        self.signals.failed.fetch_max(piece, Ordering::Release);
     }
 
     /// Whether `piece` was given up.

@@ -276,9 +276,8 @@ impl Runner {
             Ok(Err(error)) => {
                 player.stop();
                 self.status.set_state(State::Failed(error.to_string()));
-                if let Some(control) = control {
-                    link.set_failed(control.piece);
-                }
+                // An ended piece that fails while it is flushed has slots that somebody waits for, too.
+                link.set_failed(control.map_or(self.next.0, |control| control.piece));
                 self.ailing = true;
                 return;
             }
