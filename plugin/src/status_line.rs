@@ -189,7 +189,7 @@ mod tests {
         status.traits[2] = TraitState::Refused("directions a.safetensors belong to checkpoint x".to_owned());
         assert_eq!(said(&status), "Trait 3 does nothing: directions a.safetensors belong to checkpoint x");
         status.traits[2] = TraitState::InUse { changed: false };
-        assert_eq!(said(&status), "Ready, 5.0 x real time");
+        assert_eq!(said(&status), "Ready, speed 5.0 × real time");
         status.traits[2] = TraitState::InUse { changed: true };
         assert!(said(&status).contains("trait 3 has changed"));
     }
