@@ -19,6 +19,7 @@ pub mod random;
 pub mod score;
 pub mod soak;
 pub mod tensors;
+pub mod verdict;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

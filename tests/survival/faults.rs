@@ -32,15 +32,20 @@ fn fades(heard: &[f32], calm: &[f32]) -> usize {
     silent
 }
 
+/// Pulls so many samples and the latency before them; nobody may be kept waiting. Returns the latency.
+fn pull_without_a_stall(desk: &mut Desk, samples: usize) -> usize {
+    let (latency, began) = (desk.latency(), Instant::now());
+    desk.pull(latency + samples, true, LateMode::Wait);
+    assert!(began.elapsed() < Duration::from_secs(8), "the host waited {:?}", began.elapsed());
+    latency
+}
+
 #[test]
 fn numbers_that_are_not_finite_end_the_piece_and_the_next_one_plays() {
     let _turn = turn();
     let reference = calm(SECONDS);
     let mut desk = Desk::with_fault(Fault::NotFinite, STEP..STEP + 1, LatencySetting::Safe);
-    let latency = desk.latency();
-    let began = Instant::now();
-    desk.pull(latency + reference.len(), true, LateMode::Wait);
-    assert!(began.elapsed() < Duration::from_secs(8), "the host waited {:?}", began.elapsed());
+    let latency = pull_without_a_stall(&mut desk, reference.len());
     fades(&desk.left[latency..], &reference);
     let why = desk.failure().expect("a failure that is told");
     assert!(why.contains("not finite") && why.contains("load it again"), "{why}");
@@ -56,9 +61,7 @@ fn a_lost_device_costs_a_new_start_of_the_piece_and_is_told() {
     let _turn = turn();
     let reference = calm(SECONDS);
     let mut desk = Desk::with_fault(Fault::Lost, STEP..u32::MAX, LatencySetting::Safe);
-    let (latency, began) = (desk.latency(), Instant::now());
-    desk.pull(latency + reference.len(), true, LateMode::Wait);
-    assert!(began.elapsed() < Duration::from_secs(8), "the host waited {:?}", began.elapsed());
+    let latency = pull_without_a_stall(&mut desk, reference.len());
     let heard = &desk.left[latency..];
     let differs = first_difference(heard, &reference).expect("the loss was heard");
     assert!((STEP as usize - 9) * FRAME <= differs && differs <= STEP as usize * FRAME, "{differs}");
@@ -77,10 +80,7 @@ fn a_fault_of_ours_is_told_and_loading_again_heals_it() {
     let _turn = turn();
     let reference = calm(SECONDS);
     let mut desk = Desk::with_fault(Fault::Panic, STEP..u32::MAX, LatencySetting::Safe);
-    let latency = desk.latency();
-    let began = Instant::now();
-    desk.pull(latency + reference.len(), true, LateMode::Wait);
-    assert!(began.elapsed() < Duration::from_secs(8), "the host waited {:?}", began.elapsed());
+    let latency = pull_without_a_stall(&mut desk, reference.len());
     fades(&desk.left[latency..], &reference);
     let why = desk.failure().expect("a failure that is told");
     assert!(why.contains("a fault that a test put here") && why.contains("load the model again"), "{why}");

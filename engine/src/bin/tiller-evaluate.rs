@@ -69,7 +69,7 @@ struct Arguments {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Steering: pairs of five heard seconds for each prompt that adherence is judged on; 0 leaves it out.
-    #[arg(long, default_value_t = 17)]
+    #[arg(long, default_value_t = 20)]
     adherence_rounds: usize,
     /// Steering: seconds in which a target's dose rises.
     #[arg(long, default_value_t = 0.0)]

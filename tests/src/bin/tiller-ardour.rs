@@ -13,6 +13,7 @@ use tiller_engine::evaluation::chroma::{Chroma, share_on_target};
 use tiller_tests::ardour::{Ardour, Lane, RATE};
 use tiller_tests::host::Outcome;
 use tiller_tests::measure::{self, first_difference};
+use tiller_tests::verdict::conclude;
 
 /// Samples of a bar of 4/4 at 120 beats a minute, and of a frame.
 const BAR: usize = 2 * RATE;
@@ -191,19 +192,5 @@ fn run(options: &Options) -> Outcome<(Value, bool)> {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options) {
-        Ok((report, ok)) => {
-            if options.json {
-                println!("{report}");
-            }
-            if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(why) => {
-            eprintln!("error: {why}");
-            if options.json {
-                println!("{}", json!({ "ok": false, "error": why }));
-            }
-            ExitCode::FAILURE
-        }
-    }
+    conclude(run(&options), options.json)
 }

@@ -17,6 +17,7 @@ use tiller_tests::host::{Host, Outcome};
 use tiller_tests::measure;
 use tiller_tests::player::{Blocks, Pace, Recording};
 use tiller_tests::score::Score;
+use tiller_tests::verdict::conclude;
 
 const RATE: u32 = 48_000;
 const BLOCK: u32 = 512;
@@ -113,21 +114,7 @@ struct Pair {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options) {
-        Ok((report, enough)) => {
-            if options.json {
-                println!("{report}");
-            }
-            if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(why) => {
-            eprintln!("error: {why}");
-            if options.json {
-                println!("{}", json!({ "ok": false, "error": why }));
-            }
-            ExitCode::FAILURE
-        }
-    }
+    conclude(run(&options), options.json)
 }
 
 fn run(options: &Options) -> Outcome<(Value, bool)> {

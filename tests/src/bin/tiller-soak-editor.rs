@@ -36,22 +36,11 @@ fn main() -> ExitCode {
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     let options = Options::parse();
-    match storm::run(&options) {
-        Ok(report) => {
-            eprintln!("{report}");
-            if options.json {
-                println!("{}", serde_json::json!({ "ok": true, "times": options.times, "report": report }));
-            }
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("error: {why}");
-            if options.json {
-                println!("{}", serde_json::json!({ "ok": false, "error": why }));
-            }
-            ExitCode::FAILURE
-        }
-    }
+    let told = storm::run(&options).map(|report| {
+        eprintln!("{report}");
+        (serde_json::json!({ "ok": true, "times": options.times, "report": report }), true)
+    });
+    tiller_tests::verdict::conclude(told, options.json)
 }
 
 #[cfg(target_os = "linux")]

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 use tiller_tests::host::Outcome;
 use tiller_tests::soak::hosted::{Heard, Plan, soak};
+use tiller_tests::verdict::conclude;
 
 /// Plays the built CLAP bundle in a host under random automation, keys and prompts, at the safe latency and with `late` at
 /// fade, so that nothing is ever waited for: a frame that is late at this pace is heard as a gap.
@@ -38,20 +39,10 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
-            eprintln!("error: {why}");
-            if options.json {
-                println!("{}", json!({ "ok": false, "error": why }));
-            }
-            ExitCode::FAILURE
-        }
-    }
+    conclude(run(&options), options.json)
 }
 
-fn run(options: &Options) -> Outcome<bool> {
+fn run(options: &Options) -> Outcome<(Value, bool)> {
     let bar = ProgressBar::new(u64::from(options.minutes) * 60);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} s of music, {eta} left") {
         bar.set_style(style);
@@ -62,15 +53,12 @@ fn run(options: &Options) -> Outcome<bool> {
     let broken = heard.broken();
     say(&heard, options);
     broken.iter().for_each(|what| eprintln!("past the bounds: {what}"));
-    if options.json {
-        let mut report = heard.report();
-        report["ok"] = json!(broken.is_empty());
-        report["broken"] = json!(broken);
-        report["minutes"] = json!(options.minutes);
-        report["speed"] = json!(options.speed);
-        println!("{report}");
-    }
-    Ok(broken.is_empty())
+    let mut report = heard.report();
+    report["ok"] = json!(broken.is_empty());
+    report["broken"] = json!(broken);
+    report["minutes"] = json!(options.minutes);
+    report["speed"] = json!(options.speed);
+    Ok((report, broken.is_empty()))
 }
 
 fn say(heard: &Heard, options: &Options) {

@@ -21,6 +21,7 @@ use tiller_tests::soak::clicks::Clicks;
 use tiller_tests::soak::loudness::Loudness;
 use tiller_tests::soak::slots::{Kind, Late, Times};
 use tiller_tests::soak::{DEFAULT_PROMPT, Run, waited_for_a_core};
+use tiller_tests::verdict::conclude;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -77,21 +78,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match soak(&options) {
-        Ok((report, passed)) => {
-            if options.json {
-                println!("{report}");
-            }
-            if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(why) => {
-            eprintln!("error: {why}");
-            if options.json {
-                println!("{}", json!({ "ok": false, "error": why }));
-            }
-            ExitCode::FAILURE
-        }
-    }
+    conclude(soak(&options), options.json)
 }
 
 /// A WAV file that is renamed into place when it is whole.
