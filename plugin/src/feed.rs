@@ -115,9 +115,11 @@ impl<C: Clock> Feed<C> {
     /// Ends `piece` after `frames` frames.
     pub fn end(&mut self, piece: u32, frames: u32) {
         let end = ControlFrame::end(piece, frames);
-        if !self.flush_end() || !self.link.send(end) {
-            // At most one end can be waiting: frames of a later piece are refused until it is out.
-            self.unsent_end.get_or_insert(end);
+        if !self.flush_end() {
+            // Frames of a later piece are refused until that end is out: of this piece nothing was asked for, so nothing comes.
+            self.lost_before = self.lost_before.max((piece, frames));
+        } else if !self.link.send(end) {
+            self.unsent_end = Some(end);
         }
     }
 
@@ -202,6 +204,8 @@ impl<C: Clock> Feed<C> {
         self.meters.count_wait();
         let came = loop {
             self.clock.sleep(POLL);
+            // What is waited for may be what this end asks for.
+            self.flush_end();
             self.drain((piece, slot));
             if self.store.take(piece, slot, samples) {
                 break true;
@@ -240,5 +244,79 @@ impl<C: Clock> FrameSource for Feed<C> {
             self.skip(piece, slot);
         }
         false
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::disallowed_macros, clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+    use tiller_engine::control::ControlKind;
+    use tiller_engine::link::{FrameHeader, RunnerLink, link};
+
+    const FRAMES: usize = 2;
+    const FORMAT: StreamFormat = StreamFormat::PUBLISHED;
+
+    /// Time passes while somebody waits, and a runner that has nothing to do but end pieces works then.
+    struct Waiting {
+        now: Cell<Duration>,
+        runner: RefCell<RunnerLink>,
+        works: bool,
+    }
+
+    impl Clock for &Waiting {
+        fn now(&self) -> Duration {
+            self.now.get()
+        }
+
+        fn sleep(&self, time: Duration) {
+            self.now.set(self.now.get() + time);
+            let mut runner = self.runner.borrow_mut();
+            let Some(control) = self.works.then(|| runner.take()).flatten() else { return };
+            if control.kind == ControlKind::End {
+                let header = FrameHeader { piece: control.piece, slot: 0, last: true };
+                assert!(runner.answer(header, &vec![0.25; 2 * FORMAT.frame_samples]), "the ring has room");
+            }
+        }
+    }
+
+    fn waiting(works: bool) -> (Waiting, Link) {
+        let (audio, runner) = link(FORMAT, FRAMES);
+        (Waiting { now: Cell::new(Duration::from_secs(1)), runner: RefCell::new(runner), works }, audio)
+    }
+
+    /// A feed of which a queue's length of frames of piece 1 and its end were sent: the end finds the queue full.
+    fn full(clock: &Waiting, link: Link) -> Feed<&Waiting> {
+        let slack = SlackClock::new(f64::from(FORMAT.model_rate), 64);
+        let mut feed = Feed::new(link, clock, slack, 64, Arc::new(Meters::default()));
+        feed.enter(false, LateMode::Wait, (1, 0));
+        (0..FRAMES as u32).for_each(|index| feed.send(ControlFrame::new(1, index)));
+        assert_eq!(feed.refused, 0);
+        feed.end(1, FRAMES as u32);
+        assert!(feed.unsent_end.is_some());
+        feed
+    }
+
+    #[test]
+    fn an_end_that_finds_the_queue_full_goes_out_while_its_frames_are_waited_for() {
+        let (clock, audio) = waiting(true);
+        let mut feed = full(&clock, audio);
+        let mut samples = vec![0.0; 2 * FORMAT.frame_samples];
+        assert!(feed.fetch(1, 0, &mut samples), "the end asked for it");
+        assert!(samples.iter().all(|sample| *sample == 0.25) && clock.now.get() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_piece_of_which_nothing_was_sent_is_not_waited_for() {
+        let (clock, audio) = waiting(false);
+        let mut feed = full(&clock, audio);
+        let frames = 2 + FORMAT.delay_frames as u32;
+        (0..frames).for_each(|index| feed.send(ControlFrame::new(2, index)));
+        feed.end(2, frames);
+        let began = clock.now.get();
+        let mut samples = vec![0.0; 2 * FORMAT.frame_samples];
+        assert!((0..frames).all(|slot| !feed.fetch(2, slot, &mut samples)));
+        assert_eq!((clock.now.get(), u64::from(frames)), (began, feed.refused));
     }
 }
