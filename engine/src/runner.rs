@@ -302,6 +302,10 @@ impl Runner {
             link.set_lost_before(piece, slot);
         }
         if let Some(control) = control {
+            if control.kind == ControlKind::End && self.next != (control.piece, control.index) {
+                // Its last frames were skipped, perhaps all of them: their slots do not come, and a host that waits is to know.
+                link.set_lost_before(control.piece, control.index);
+            }
             self.next = match control.kind {
                 ControlKind::Frame => (control.piece, control.index + 1),
                 ControlKind::End => (control.piece, u32::MAX),
