@@ -97,10 +97,10 @@ pub struct Now {
 #[derive(Default)]
 pub struct Timeline {
     texture: Option<TextureHandle>,
-    /// The traits are shown; until somebody says, where the project has any.
-    unfolded: Option<bool>,
-    /// The project has traits.
+    /// The project has traits; without any there is nothing to show or fold.
     any: bool,
+    /// Its traits are put away.
+    folded: bool,
 }
 
 impl Timeline {
@@ -111,11 +111,11 @@ impl Timeline {
 
     /// Lanes that are seen, and the row that folds the others away.
     fn rows(&self) -> usize {
-        1 + if self.is_unfolded() { LANES } else { ALWAYS }
+        usize::from(self.any) + if self.is_unfolded() { LANES } else { ALWAYS }
     }
 
     fn is_unfolded(&self) -> bool {
-        self.unfolded.unwrap_or(self.any)
+        self.any && !self.folded
     }
 
     /// Draws it `height` points high. `cover` is drawn over the picture of what is heard, where
@@ -155,11 +155,11 @@ impl Timeline {
         }
         ui.spacing_mut().item_spacing.y = LANE_GAP;
         for (index, lane) in lanes.iter().enumerate() {
-            if index == ALWAYS {
+            if index == ALWAYS && self.any {
                 let text = if self.is_unfolded() { "Traits: hide" } else { "Traits: show" };
                 let text = egui::RichText::new(text).size(theme::SMALL).color(theme::QUIET);
                 if ui.add(egui::Button::new(text).min_size(vec2(0.0, tall))).clicked() {
-                    self.unfolded = Some(!self.is_unfolded());
+                    self.folded = !self.folded;
                 }
             }
             if index >= ALWAYS && !self.is_unfolded() {
