@@ -13,8 +13,8 @@ use tiller_tests::answers::{Answers, answers, unsteered};
 use tiller_tests::prefill::{self, rebuild_prompt, same_audio};
 
 const WINDOW: u32 = 64;
-/// With 64 positions, 32 are kept and rebuilt beside steps 48 to 63, 80 to 95, 112 to 127 ...; the switches are between.
-const REBUILD: u32 = 48;
+/// With 64 positions, 32 are kept and rebuilt beside steps 32 to 63, 64 to 95 ...; the switches are between.
+const REBUILD: u32 = 32;
 
 fn fixtures() -> Vec<Arc<Model>> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rollover");
@@ -100,10 +100,10 @@ fn what_the_parity_is_about_is_in_the_codes() {
 /// Prompt changes relative to the first rebuild: before it, at its first step, in it, at its last, at the switch, after,
 /// twice in one, and one in each of two.
 const CHANGES: [&[u32]; 9] =
-    [&[20], &[REBUILD - 1], &[REBUILD], &[55], &[WINDOW - 1], &[WINDOW], &[70], &[50, 58], &[60, 85]];
+    [&[20], &[REBUILD - 1], &[REBUILD], &[45], &[WINDOW - 1], &[WINDOW], &[70], &[40, 50], &[60, 85]];
 
 #[test]
-fn a_rebuild_keeps_the_prompt_that_it_began_under() {
+fn every_position_keeps_the_prompt_that_it_first_had() {
     for model in fixtures() {
         for changes in CHANGES {
             assert_brute_force(&model, &with_prompts(moving(140), changes), WINDOW, &format!("{changes:?}"));
@@ -121,9 +121,9 @@ fn other_rules_for_a_rebuilds_prompt_would_show() {
         let controls = with_prompts(moving(140), &[55]);
         let columns = |rule: prefill::RebuildPrompt<'_>| prefill::columns(&model, &prompts, &controls, 64, rule);
         let defined = columns(&rebuild_prompt(64));
-        assert!(columns(&|switch, position| switch - 16 + position / 2) != defined, "the prompt of each slice");
+        assert!(columns(&|switch, _| switch - 32) != defined, "the prompt at the rebuild's first step");
         assert!(columns(&|switch, _| switch) != defined, "the prompt at the switch");
-        assert!(columns(&|switch, position| switch - 32 + position) != defined, "the prompt that each frame had");
+        assert!(columns(&|switch, position| switch - 31 + position) != defined, "the prompt of the step after");
     }
 }
 
@@ -134,8 +134,7 @@ fn a_prompt_change_adds_no_row_to_any_step() {
     let plain = play(&model, &prompts, &moving(140), WINDOW);
     for (step, work) in plain.work[..140].iter().enumerate() {
         let step = step as u32;
-        let rebuilding = step >= REBUILD && (step - REBUILD) % 32 < 16;
-        let rebuilt = if rebuilding { 2 } else { 0 };
+        let rebuilt = usize::from(step >= REBUILD);
         let switched = step >= WINDOW && (step - WINDOW).is_multiple_of(32);
         assert_eq!(*work, StepWork { rows: 2 + 2 * rebuilt, rebuilt, switched }, "step {step}");
         assert!(work.rows <= MAX_ROWS);

@@ -1,5 +1,6 @@
 //! Streaming MusicGen with steering.
 pub mod backend;
+pub mod background;
 pub mod codec;
 pub mod kernel;
 

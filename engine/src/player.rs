@@ -1,8 +1,7 @@
 //! Turns control frames into audio frames: the runner's core, without threads or queues. One control frame is one
 //! decoder step; the ending piece and the rebuild of a full window ride along as extra rows of the same step.
-//! Prompts: a step sounds under the newest one; a rebuild runs from its first slice to its last under the one that was
-//! current at its first, and the next rebuild takes the newest; an ended piece is flushed under the one it ended with.
-//! Keys and values that are there stay as they are. Lives on the runner thread; no allocation after construction.
+//! Prompts: a step sounds under the newest one; a rebuilt position keeps the one that it first had; an ended piece is flushed
+//! under the one it ended with. Keys and values that are there stay as they are. Lives on the runner thread; no allocation after construction.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod roll;
@@ -50,8 +49,6 @@ pub struct Player {
     steering: Steering,
     /// What the next step of the current piece sounds under.
     prompt: Arc<Prompt>,
-    /// What the rebuild under way was begun under; `None` between rebuilds.
-    rebuild_prompt: Option<Arc<Prompt>>,
     /// What the ending piece ended under: when its flush runs may depend on timing, so a later prompt must not reach it.
     ending_prompt: Option<Arc<Prompt>>,
     /// Computes the steps. It has two pairs of caches, each of a conditional and an unconditional guidance row: the current
@@ -136,7 +133,6 @@ impl Player {
             rebuilt: 0,
             injections: std::array::from_fn(|_| vec![0.0; width]),
             work: StepWork::default(),
-            rebuild_prompt: None,
             ending_prompt: None,
             prompt,
             pool,
@@ -263,7 +259,6 @@ impl Player {
     pub fn stop(&mut self) {
         self.current = None;
         self.ending = None;
-        self.rebuild_prompt = None;
         self.ending_prompt = None;
     }
 
@@ -276,7 +271,6 @@ impl Player {
         self.current = Some(free);
         self.base = 0;
         self.rebuilt = 0;
-        self.rebuild_prompt = None;
     }
 
     fn end(&mut self, sink: Sink<'_>) -> Result<(), EngineError> {
@@ -305,8 +299,7 @@ impl Player {
                 self.live = 1 - self.live;
                 self.base = step - self.roll.keep;
                 self.rebuilt = 0;
-                self.rebuild_prompt = None;
-                switched = true;
+                        switched = true;
             }
             self.pieces[current].ask(Some(control));
         }
@@ -318,9 +311,6 @@ impl Player {
             let step = self.pieces[current].taken();
             self.roll.slice(self.base, step, self.rebuilt)
         });
-        if rebuilding.is_some() && self.rebuild_prompt.is_none() {
-            self.rebuild_prompt = Some(self.prompt.clone());
-        }
 
         let steered = self.write_injections(current, ending, rebuilding.clone());
         let steering = &self.steering;
@@ -340,9 +330,8 @@ impl Player {
         let caches_of = |pair: usize| [2 * pair, 2 * pair + 1];
         let mut push = |pair: usize, position: u32, codes, slot: usize| {
             let prompt = match slot {
-                0 => &self.prompt,
                 1 => self.ending_prompt.as_ref().unwrap_or(&self.prompt),
-                _ => self.rebuild_prompt.as_ref().unwrap_or(&self.prompt),
+                _ => &self.prompt,
             };
             for (cache, prompt) in caches_of(pair).into_iter().zip([Some(prompt), None]) {
                 let position = position as usize;

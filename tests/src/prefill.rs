@@ -20,17 +20,13 @@ use tiller_engine::steering::envelope::Envelope;
 use tiller_engine::steering::push::Manner;
 use tiller_engine::text::Prompt;
 
-/// Positions of the next window that are rebuilt beside one step, as the engine's README says.
-const REBUILT_BESIDE_A_STEP: usize = 2;
-
 /// Whose prompt a kept position of a rebuilt window has: the step whose prompt counts, from the first step in that window
 /// and the position.
 pub type RebuildPrompt<'a> = &'a dyn Fn(usize, usize) -> usize;
 
-/// The definition: a rebuild runs under the prompt that was current at its first step.
+/// The definition: each position keeps the prompt that it first had.
 pub fn rebuild_prompt(window: usize) -> impl Fn(usize, usize) -> usize {
-    let duration = (window / 2).div_ceil(REBUILT_BESIDE_A_STEP);
-    move |switch, _| switch - duration
+    move |switch, position| switch - window / 2 + position
 }
 
 /// Sampled columns `[step][codebook]` of a piece whose controls end with its `End`, the flush's too. `prompts` are indexed by
