@@ -393,7 +393,8 @@ fn a_damaged_byte_is_found_named_and_removed() {
 fn a_download_pauses_goes_on_and_is_cancelled() {
     alone("a_download_pauses_goes_on_and_is_cancelled", |folder| {
         let place = Place::new(folder);
-        place.server.behave(slow());
+        // So slow that what the system takes in meanwhile is not all of it.
+        place.server.behave(Manners { throttle: Some(30_000), ..Manners::default() });
         place.begin();
         until(Duration::from_secs(10), || place.done() > 100_000);
         place.background.pause(Kind::Download, SMALL.name);
@@ -405,8 +406,8 @@ fn a_download_pauses_goes_on_and_is_cancelled() {
         place.background.resume(Kind::Download, SMALL.name);
         until(Duration::from_secs(10), || place.done() > paused);
         let report = place.background.report(Kind::Download, SMALL.name).expect("a report");
-        assert!(report.per_second > 50_000.0 && report.per_second < 1e6, "pauses are left out: {report:?}");
-        assert!(report.left.is_some_and(|left| left < Duration::from_secs(10)), "{report:?}");
+        assert!(report.per_second > 15_000.0 && report.per_second < 1e6, "pauses are left out: {report:?}");
+        assert!(report.left.is_some_and(|left| left < Duration::from_secs(40)), "{report:?}");
         let busy = models::remove(&place.entry()).expect_err("it is being downloaded");
         assert!(matches!(busy, ModelsError::Busy { .. }), "{busy}");
         place.background.cancel(Kind::Download, SMALL.name);
