@@ -2,8 +2,8 @@
 //! the threads when dropped. Every call but [`Handle::wait_settled`], [`Handle::play`] and the drop returns at once.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::backend::Device;
 use crate::control::TRAITS;
 use crate::error::EngineError;
+use crate::learn::library::{self, Known};
 use crate::link::{Link, StreamFormat, link};
 use crate::loader::{Loader, ModelRequest, Request};
 use crate::model::Model;
@@ -263,6 +264,16 @@ impl Handle {
             Some(model) => model.check_trait(directions, file),
             None => trait_files::check_kind(directions, file),
         })
+    }
+
+    /// The directions that there are for the model that was asked for, of families and traits, as [`library::known`] has them.
+    ///
+    /// # Realtime safety
+    /// Reads files and allocates.
+    pub fn known_directions(&self) -> Vec<Known> {
+        let source = self.wanted.lock().source.clone();
+        let model = self.status.loaded();
+        library::known(&source, model.as_ref().map(|model| model.hash()))
     }
 
     /// Generation of the newest prompt.

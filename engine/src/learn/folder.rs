@@ -117,8 +117,7 @@ impl Folder {
             Ok((hash(path)?, cut(path)?))
         };
         for (class, files) in sides.iter().enumerate() {
-            let cut: Vec<(String, Vec<Vec<f32>>)> =
-                files.par_iter().map(read).collect::<Result<_, LearnError>>()?;
+            let cut: Vec<(String, Vec<Vec<f32>>)> = files.par_iter().map(read).collect::<Result<_, LearnError>>()?;
             let count: usize = cut.iter().map(|(_, clips)| clips.len()).sum();
             let mut place = 0;
             for (file, (hash, audio)) in cut.into_iter().enumerate() {
@@ -178,7 +177,7 @@ mod tests {
         folder
     }
 
-    fn read(folder: &Path) -> Result<Folder, LearnError> {
+    fn of_folder(folder: &Path) -> Result<Folder, LearnError> {
         let [with, without] = sides(folder)?;
         Folder::of([&with, &without], Watch::IDLE)
     }
@@ -191,7 +190,7 @@ mod tests {
             tone(220.0, 32_000, 4.5).write(&folder.join(format!("without/{i}.flac"))).expect("written");
         }
         std::fs::write(folder.join("with/notes.txt"), "no sound").expect("written");
-        let read = read(&folder).expect("reads");
+        let read = of_folder(&folder).expect("reads");
         assert_eq!((read.files, read.stretched, read.clips.len()), (6, false, 3 * 2 + 3));
         let (with, without): (Vec<_>, Vec<_>) = read.clips.iter().partition(|clip| clip.label.class == 0);
         assert!(with.iter().all(|clip| clip.label.group < 3) && without.iter().all(|clip| clip.label.group >= 5));
@@ -202,17 +201,17 @@ mod tests {
         }
         let before = read.hash;
         tone(441.0, 44_100, 9.0).write(&folder.join("with/0.wav")).expect("written");
-        assert_ne!(read(&folder).expect("reads").hash, before);
+        assert_ne!(of_folder(&folder).expect("reads").hash, before);
         std::fs::remove_dir_all(folder).expect("cleaned");
     }
 
     #[test]
     fn few_files_are_stretched_and_none_are_refused() {
         let folder = folder("few");
-        assert!(read(&folder).is_err());
+        assert!(of_folder(&folder).is_err());
         tone(440.0, 32_000, 41.0).write(&folder.join("with/a.wav")).expect("written");
         tone(220.0, 32_000, 41.0).write(&folder.join("without/a.wav")).expect("written");
-        let read = read(&folder).expect("reads");
+        let read = of_folder(&folder).expect("reads");
         let groups = |class| {
             let mut groups: Vec<usize> =
                 read.clips.iter().filter(|c| c.label.class == class).map(|c| c.label.group).collect();
@@ -222,7 +221,7 @@ mod tests {
         assert!(read.stretched);
         assert_eq!((groups(0), groups(1)), (vec![0, 1, 2, 3, 4], vec![5, 6, 7, 8, 9]));
         std::fs::write(folder.join("with/broken.wav"), "RIFF").expect("written");
-        assert!(read(&folder).is_err());
+        assert!(of_folder(&folder).is_err());
         std::fs::remove_dir_all(folder).expect("cleaned");
     }
 }

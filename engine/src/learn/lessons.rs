@@ -1,6 +1,7 @@
 //! Lessons for learning by likelihood: the clips of a concept, gathered by the piece that they are versions of, as codes.
 //! Worker threads, all cores.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -20,7 +21,7 @@ use crate::text::TextEncoder;
 
 /// Learns the vectors of a concept by likelihood, from clips of instruments that are not for test, and judges them on those. Each
 /// class is the sum of the vectors that `parts` lists for it.
-/// What is heard of are clips first, then steps.
+/// What is heard of are clips first, then steps; how far these have come is kept in the file `kept`.
 ///
 /// # Errors
 /// [`LearnError::TooLittle`] where no clip is a version of a piece; what the clips or the checkpoint refuse.
@@ -31,6 +32,7 @@ pub fn by_likelihood(
     (states, split): (&States, &Split),
     targets: Targets,
     parts: &[Vec<usize>],
+    kept: &Path,
     watch: Watch,
 ) -> Result<Axes, LearnError> {
     let checkpoint = Checkpoint::load(listener.source(), &|_| ())?;
@@ -77,7 +79,7 @@ pub fn by_likelihood(
     }
     let norms = states.block_norms();
     let course = Course::new(&decoder, listener.pattern(), &lessons, targets, parts);
-    let vectors = course.learn(&norms, watch)?;
+    let vectors = course.learn(&norms, Some(kept), watch)?;
     let hidden = states.hidden;
     // In shares of a block's norm, of which the mean over classes and blocks is one dose.
     let share = |class: usize, block: usize| {

@@ -15,9 +15,10 @@ pub struct Told {
 
 impl Told {
     /// Whether it could be luck: guessing would do as well in more than one case of twenty, or nearly as well always. Clips of one
-    /// file are alike, so that this is generous.
+    /// file are alike, so that a hundred of them prove no less than more would.
     pub fn is_chance(&self) -> bool {
-        let (hits, count) = ((self.right * self.clips as f32).round() as usize, self.clips);
+        let count = self.clips.min(100);
+        let hits = (self.right * count as f32).round() as usize;
         let p = f64::from(self.chance.clamp(1e-6, 1.0 - 1e-6));
         // The tail of a binomial distribution, from the odds of one more hit.
         let mut term = (1.0 - p).powi(count as i32);
@@ -35,7 +36,9 @@ impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.chance > 0.4 {
             true => write!(f, "told apart {:.0} times of 10 (guessing: {:.0})", 10.0 * self.right, 10.0 * self.chance),
-            false => write!(f, "told right {:.0} % of the time (guessing: {:.0} %)", 100.0 * self.right, 100.0 * self.chance),
+            false => {
+                write!(f, "told right {:.0} % of the time (guessing: {:.0} %)", 100.0 * self.right, 100.0 * self.chance)
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! learned goes into the user's own folder for the checkpoint, and every instance that plays it takes it up. Its threads are the
 //! work's own, yield to everybody else, and are joined when it ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,9 @@ pub use crate::dataset::render::Tones;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
+    /// Three instruments (one to learn from, one to choose by, one to judge on): soon tells whether a large model can be steered at
+    /// all, and steers it roughly.
+    Taste,
     /// Five instruments (three to learn from, one to choose by, one to judge on) and differences of class means: a quarter of the
     /// listening and no fitting to speak of. On the embedded model such notes are heard as often and cost the prompt a little more.
     #[default]
@@ -39,6 +42,7 @@ pub enum Effort {
 impl Effort {
     fn instruments(self) -> usize {
         match self {
+            Self::Taste => 3,
             Self::Quick => 5,
             Self::Full => 21,
         }
@@ -48,7 +52,7 @@ impl Effort {
     fn method(self, concept: Concept) -> Method {
         match (self, concept) {
             (_, Concept::Tempo) => Method::Likelihood,
-            (Self::Quick, _) => Method::Mean,
+            (Self::Taste | Self::Quick, _) => Method::Mean,
             (Self::Full, _) => Method::Rfm,
         }
     }
@@ -67,7 +71,7 @@ const fn dose(concept: Concept) -> f32 {
 }
 
 /// The same of a trait.
-const TRAIT_DOSE: f32 = 0.3;
+pub const TRAIT_DOSE: f32 = 0.3;
 
 /// Concepts to learn for a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +102,7 @@ pub struct TraitOrder {
 /// Why nothing began.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
-    /// The order's file cannot be written, so that learning could not go on after a restart, nor be kept.
+    /// The order or what came of it cannot be written.
     #[error("what is to be learned cannot be kept in {path}: {source}; make room there, or make the folder writable")]
     Keep {
         /// The file.
@@ -190,6 +194,11 @@ fn listener(work: &Work, source: &ModelSource) -> Result<Listener, Ended> {
     Ok(listener)
 }
 
+fn make(folder: &Path) -> Result<(), Ended> {
+    let kept = std::fs::create_dir_all(folder);
+    kept.map_err(|source| Ended::Failed(WorkError::Keep { path: folder.to_owned(), source }.to_string()))
+}
+
 fn check(work: &Work) -> Result<(), Stopped> {
     work.check().map_err(|_| Stopped)
 }
@@ -198,7 +207,7 @@ fn learn(work: &Work, order: &Order, states: &StateFolder) -> Result<String, End
     let workers = Workers::new()?;
     let listener = listener(work, &order.source)?;
     let folder = trait_files::user_folder(listener.hash());
-    std::fs::create_dir_all(&folder)?;
+    make(&folder)?;
     let mut said = Vec::new();
     for &concept in &order.concepts {
         let hear = |stage: Stage, done: usize, all: usize| {
@@ -259,7 +268,7 @@ fn learn_trait(work: &Work, name: &str, order: &TraitOrder, states: &StateFolder
     let check = || check(work);
     let watch = Watch::hearing(&hear).checked_by(&check);
     let learned = workers.run(|| family::learn_trait(&listener, &request, watch)).map_err(ended)?;
-    std::fs::create_dir_all(&folder)?;
+    make(&folder)?;
     learned.directions.write(&path)?;
     handle::refresh_all();
     Ok(words(name, &learned, "parts"))

@@ -67,7 +67,7 @@ fn partials(tone: &Tone, hertz: f64, periods: f64, random: &mut Random) -> Vec<P
         };
         // Several players are a cluster around the pitch, thinner towards its sides.
         let players: &[(f64, f64)] = match spread > 0.0 {
-            true => &[(0.0, 1.0), (-0.5, 0.7), (0.5, 0.7), (-1.0, 0.45), (1.0, 0.45)],
+            true => &[(0.0, 1.0), (-0.5, 0.4), (0.5, 0.4), (-1.0, 0.25), (1.0, 0.25)],
             false => &[(0.0, 1.0)],
         };
         for (side, share) in players {
