@@ -21,6 +21,7 @@ use tiller_engine::evaluation::steering_report::{Options, steering_part};
 use tiller_engine::evaluation::trait_runs::{Kind, trait_run};
 use tiller_engine::evaluation::{EVALUATION_VERSION, EvaluationError};
 use tiller_engine::handle::ModelSource;
+use tiller_engine::learn::work::TRAIT_DOSE;
 use tiller_engine::precision::Precision;
 use tiller_engine::stages::StageBar;
 use tiller_engine::steering::directions::Directions;
@@ -90,6 +91,9 @@ struct Arguments {
     /// Codes that sampling chooses from; 0 is all.
     #[arg(long, default_value_t = Sampling::DEFAULT.top_k)]
     top_k: usize,
+    /// Traits: what strength 1 adds, as a share of each block's mean norm.
+    #[arg(long, default_value_t = TRAIT_DOSE)]
+    trait_dose: f32,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -314,7 +318,7 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
         let folder = cache.folder().join("traits");
         for kind in Kind::ALL {
             let started = Instant::now();
-            let figures = trait_run(&source, kind, arguments.rounds as usize, &folder, &hear).map_err(named)?;
+            let figures = trait_run(&source, kind, arguments.trait_dose, arguments.rounds as usize, &folder, &hear).map_err(named)?;
             outcome.take(&format!("trait_{}", kind.name()), started, &figures, figures.lines())?;
         }
     }

@@ -27,7 +27,6 @@ use crate::learn::listener::Listener;
 use crate::learn::states::StateFolder;
 use crate::learn::told::Told;
 use crate::learn::watch::Watch;
-use crate::learn::work::TRAIT_DOSE;
 use crate::model::Model;
 use crate::sound_file::Sound;
 use crate::steering::trait_files::{TraitReference, file_name};
@@ -200,7 +199,7 @@ fn geometric(values: impl Iterator<Item = f32>) -> f32 {
     (sum / count.max(1) as f32).exp()
 }
 
-/// Renders both boxes with the built-in tones into `folder`, learns the trait for a checkpoint and plays `rounds` pieces of each
+/// Renders both boxes with the built-in tones into `folder`, learns the trait for a checkpoint, with this full dose, and plays `rounds` pieces of each
 /// prompt at each strength. `progress` hears (stage, done, all), from any thread.
 ///
 /// # Errors
@@ -208,6 +207,7 @@ fn geometric(values: impl Iterator<Item = f32>) -> f32 {
 pub fn trait_run(
     source: &ModelSource,
     kind: Kind,
+    dose: f32,
     rounds: usize,
     folder: &Path,
     progress: &(dyn Fn(&str, usize, usize) + Sync),
@@ -221,7 +221,7 @@ pub fn trait_run(
         without: &boxes[0],
         name: kind.name(),
         method: Method::Rfm,
-        full_dose: TRAIT_DOSE,
+        full_dose: dose,
         states: &states,
     };
     let hear = |_, done, all| progress("learning a trait", done, all);

@@ -270,27 +270,35 @@ impl Axes {
         Some((0..states.blocks).into_par_iter().map(share).collect())
     }
 
-    /// How well test clips are told in the block that validation clips say is best; `accuracy` is that of [`Axes::accuracy`].
+    /// How well test clips are told in the block that tells validation clips best; `accuracy` is that of [`Axes::accuracy`].
     /// `None` for levels.
     pub fn told(&self, states: &States, split: &Split, accuracy: Option<&[f32]>) -> Option<Told> {
         let Targets::Classes(count) = self.targets else { return None };
-        let validation = |block: usize| self.axes.iter().map(|own| own[block].validation).sum::<f32>();
-        let block = (0..states.blocks).max_by(|&a, &b| validation(a).total_cmp(&validation(b)))?;
         let clips = split.part(Part::Test).count();
-        if let Some(right) = accuracy.and_then(|own| own.get(block)) {
-            return Some(Told { right: *right, chance: 1.0 / count as f32, clips });
+        if let Some(accuracy) = accuracy {
+            let validation = |block: usize| self.axes.iter().map(|own| own[block].validation).sum::<f32>();
+            let block = (0..states.blocks).max_by(|&a, &b| validation(a).total_cmp(&validation(b)))?;
+            return Some(Told { right: *accuracy.get(block)?, chance: 1.0 / count as f32, clips });
         }
-        let axis = &self.axes.first()?[block];
-        let (mut right, mut all) = ([0.0f32; 2], [0.0f32; 2]);
-        for (clip, label) in split.part(Part::Test) {
-            let state = states.features(block, std::iter::once(clip));
-            let sure = axis.detector.value(axis.direction.iter().zip(&state).map(|(a, b)| a * b).sum());
-            let side = usize::from(label.class != 0);
-            all[side] += 1.0;
-            right[side] += f32::from(u8::from((sure > 0.0) == (label.class == 0)));
-        }
-        let share = |side: usize| right[side] / all[side].max(1.0);
-        Some(Told { right: (share(0) + share(1)) / 2.0, chance: 0.5, clips })
+        let blocks = self.axes.first()?;
+        // Means over the clips of either side, which weigh the same however many they are.
+        let mean = |part: Part, block: usize, value: &dyn Fn(f32) -> f32| {
+            let axis = &blocks[block];
+            let (mut sums, mut counts) = ([0.0f32; 2], [0.0f32; 2]);
+            for (clip, label) in split.part(part) {
+                let state = states.features(block, std::iter::once(clip));
+                let sure = axis.detector.value(axis.direction.iter().zip(&state).map(|(a, b)| a * b).sum());
+                let has = label.class == 0;
+                counts[usize::from(has)] += 1.0;
+                sums[usize::from(has)] += value(if has { sure } else { -sure });
+            }
+            (sums[0] / counts[0].max(1.0) + sums[1] / counts[1].max(1.0)) / 2.0
+        };
+        // With few clips many blocks rank all of them right: the surest one has the least log loss.
+        let loss = |block: usize| mean(Part::Validation, block, &|sure| (-sure.abs()).exp().ln_1p() + (-sure).max(0.0));
+        let block = (0..states.blocks).min_by(|&a, &b| loss(a).total_cmp(&loss(b)))?;
+        let right = mean(Part::Test, block, &|sure| f32::from(u8::from(sure > 0.0)));
+        Some(Told { right, chance: 0.5, clips })
     }
 }
 

@@ -115,14 +115,13 @@ impl<'a> Course<'a> {
         // What one step of size 1 moves a number by: the size of a state's numbers in its block.
         let scales: Vec<f32> = norms.iter().flat_map(|norm| vec![norm / (hidden as f32).sqrt(); hidden]).collect();
         let mut parts = vec![vec![0.0f32; width]; count];
-        let mut vectors = self.sums(&parts, width);
         let mut adam = Adam::new(count * width);
         let mut first = 0;
         if let Some(step) = kept.and_then(|path| adam.read(path, &mut parts)) {
             first = step.min(steps);
             log::info!("learning goes on at step {first} of {steps}");
         }
-        vectors = self.sums(&parts, width);
+        let mut vectors = self.sums(&parts, width);
         let mut saved = Instant::now();
         for step in first..steps {
             if let Some(path) = kept.filter(|_| saved.elapsed() > SAVED) {
