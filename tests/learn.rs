@@ -248,7 +248,11 @@ fn a_trait_is_learned_from_files() {
     begin_trait(&background, order("bright", &with, &without)).expect("begins");
     let said = done(&background, Kind::Trait, "bright");
     println!("{said}");
-    assert!(said.starts_with("bright: told apart 10 times of 10") && !said.contains("recordings as those"), "{said}");
+    assert!(
+        said.starts_with("bright: told apart 10 times of 10") && !said.contains("no better than guessing"),
+        "{said}"
+    );
+    assert!(said.contains("only 4 of these") && !said.contains("same recordings"), "{said}");
     let hash = Model::load(&source, &|_| ()).expect("loads").hash().to_owned();
     assert!(user_folder(&hash).join(file_name("bright")).is_file());
     // Not over one that is there.
@@ -274,7 +278,7 @@ fn a_trait_is_learned_from_files() {
     begin_trait(&background, order("nothing", &with, &nearly)).expect("begins");
     let said = done(&background, Kind::Trait, "nothing");
     println!("{said}");
-    assert!(said.contains("no better than guessing"), "{said}");
+    assert!(said.contains("no better than guessing") || said.contains("may be luck"), "{said}");
     // What is missing is said.
     begin_trait(&background, order("half", &with, &[])).expect("begins");
     assert!(failed("half").contains("without the trait"));

@@ -318,7 +318,8 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
         let folder = cache.folder().join("traits");
         for kind in Kind::ALL {
             let started = Instant::now();
-            let figures = trait_run(&source, kind, arguments.trait_dose, arguments.rounds as usize, &folder, &hear).map_err(named)?;
+            let figures = trait_run(&source, kind, arguments.trait_dose, arguments.rounds as usize, &folder, &hear)
+                .map_err(named)?;
             outcome.take(&format!("trait_{}", kind.name()), started, &figures, figures.lines())?;
         }
     }

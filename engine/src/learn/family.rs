@@ -113,7 +113,7 @@ pub fn learn(listener: &Listener, request: &Request, watch: Watch) -> Result<Lea
                 _ => (0..targets.count()).map(|class| vec![class]).collect(),
             };
             let kept = request.states.fits(listener, &key).join("likelihood.bin");
-            lessons::by_likelihood(listener, &renderer, &clips, (&states, &split), targets, &parts, &kept, watch)?
+            lessons::by_likelihood(listener, (&renderer, &clips), (&states, &split), targets, &parts, &kept, watch)?
         }
         _ => {
             let kept = request.states.fits(listener, &key);

@@ -27,8 +27,7 @@ use crate::text::TextEncoder;
 /// [`LearnError::TooLittle`] where no clip is a version of a piece; what the clips or the checkpoint refuse.
 pub fn by_likelihood(
     listener: &Listener,
-    renderer: &Renderer,
-    clips: &[ConceptClip],
+    (renderer, clips): (&Renderer, &[ConceptClip]),
     (states, split): (&States, &Split),
     targets: Targets,
     parts: &[Vec<usize>],

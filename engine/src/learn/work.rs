@@ -285,6 +285,11 @@ fn words(name: &str, learned: &Learned, kind: &str) -> String {
         said.push_str(
             ". That is no better than guessing: the model does not hear the difference, so steering will hardly make it",
         );
+    } else if told.may_be_luck() {
+        said.push_str(&format!(
+            ". That may be luck, since there were only {} of these: give it more recordings",
+            told.clips
+        ));
     }
     if learned.stretched {
         said.push_str(

@@ -84,8 +84,8 @@ fn add(audio: &mut [f64], partial: Partial, onset: usize, length: usize, rate: f
     const BLOCK: usize = 16;
     let step = TAU * partial.cycles / length as f64;
     let (mut sines, mut cosines) = ([0.0; BLOCK], [0.0; BLOCK]);
-    for i in 0..BLOCK {
-        (sines[i], cosines[i]) = (step * i as f64).sin_cos();
+    for (i, (sine, cosine)) in sines.iter_mut().zip(&mut cosines).enumerate() {
+        (*sine, *cosine) = (step * i as f64).sin_cos();
     }
     let quick = (-(BLOCK as f64) / (partial.seconds * rate)).exp();
     let struck = partial.from > partial.to;
