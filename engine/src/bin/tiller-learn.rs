@@ -17,6 +17,7 @@ use tiller_engine::learn::folder;
 use tiller_engine::learn::listener::{Layout, Listener};
 use tiller_engine::learn::states::StateFolder;
 use tiller_engine::learn::watch::{Stage, Watch};
+use tiller_engine::learn::work::TRAIT_DOSE;
 use tiller_engine::model::directions_file;
 use tiller_engine::stages::StageBar;
 use tiller_engine::steering::block_weights::BlockWeights;
@@ -75,7 +76,7 @@ struct Arguments {
     #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u8).range(3..=128))]
     instruments: u8,
     /// What strength 1 does: with `--manner add` a fraction of each block's mean norm, with `hold` steps from the level without
-    /// the class (0) to that with it (1). Without it, calibrated by playing (notes, chords, tempo), or 0.3 and 1.
+    /// the class (0) to that with it (1). Without it, calibrated by playing (notes, chords, tempo), 0.05 for traits, else 0.3 and 1.
     #[arg(long)]
     full_dose: Option<f32>,
     /// How a dose acts: add (the same vector whatever the state is, as published) or hold (the state is brought as far as a
@@ -152,7 +153,7 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
             without: &without,
             name: &trait_name(&name)?,
             method: arguments.method,
-            full_dose: arguments.full_dose.unwrap_or(uncalibrated(arguments.manner)),
+            full_dose: arguments.full_dose.unwrap_or(TRAIT_DOSE),
             states: &states,
         };
         let hear = |stage: Stage, done, all| match stage {
