@@ -225,18 +225,18 @@ fn a_trait_is_learned_from_files() {
     let source = ModelSource::Embedded;
     let background = Background::default();
     // Three notes of eight partials, or of one.
-    let recording = |name: String, partials: u32, hertz: f32| {
+    let recording = |name: String, partials: u32, hertz: f32, seconds: usize| {
         let sample = |i: usize| {
             let at = |k: u32| (std::f32::consts::TAU * hertz * k as f32 * i as f32 / 32_000.0).sin() / k as f32;
             0.2 * (1..=partials).map(at).sum::<f32>() * (-(i as f32 % 16_000.0) / 6_000.0).exp()
         };
-        let sound = Sound { samples: (0..9 * 32_000).map(sample).collect(), channels: 1, rate: 32_000 };
+        let sound = Sound { samples: (0..seconds * 32_000).map(sample).collect(), channels: 1, rate: 32_000 };
         let path = home.join(name);
         sound.write(&path).expect("written");
         path
     };
     let files = |side: &str, partials: u32| -> Vec<PathBuf> {
-        (0..5).map(|i| recording(format!("{side}-{i}.wav"), partials, 160.0 + 37.0 * i as f32)).collect()
+        (0..5).map(|i| recording(format!("{side}-{i}.wav"), partials, 160.0 + 37.0 * i as f32, 9)).collect()
     };
     let (with, without) = (files("with", 14), files("without", 1));
     let order = |name: &str, with: &[PathBuf], without: &[PathBuf]| TraitOrder {
@@ -265,14 +265,20 @@ fn a_trait_is_learned_from_files() {
     };
     begin_trait(&background, order("bright", &with, &without)).expect("begins");
     assert!(failed("bright").contains("already"));
-    // Two files a side are cut into stretches, and that is said.
+    // Two files a side are cut into stretches, and that is said; of seconds there is nothing to learn.
     begin_trait(&background, order("few", &with[..2], &without[..2])).expect("begins");
-    assert!(done(&background, Kind::Trait, "few").contains("same recordings"));
+    assert!(failed("few").contains("8 stretches") && failed("few").contains("a minute"), "{}", failed("few"));
+    let long = |partials: u32| -> Vec<PathBuf> {
+        (0..2).map(|i| recording(format!("long-{partials}-{i}.wav"), partials, 180.0 + 50.0 * i as f32, 25)).collect()
+    };
+    begin_trait(&background, order("stretched", &long(14), &long(1))).expect("begins");
+    let said = done(&background, Kind::Trait, "stretched");
+    assert!(said.contains("same recordings"), "{said}");
     // All but the same in both boxes cannot be told apart.
     let nearly: Vec<PathBuf> = (0..5)
         .map(|i| {
             let aside = if i % 2 == 0 { 0.7 } else { -0.7 };
-            recording(format!("nearly-{i}.wav"), 14, 160.0 + 37.0 * i as f32 + aside)
+            recording(format!("nearly-{i}.wav"), 14, 160.0 + 37.0 * i as f32 + aside, 9)
         })
         .collect();
     begin_trait(&background, order("nothing", &with, &nearly)).expect("begins");

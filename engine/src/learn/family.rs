@@ -10,6 +10,7 @@ use super::chords::{self, ChordParts};
 use super::folder::{CLIP_SAMPLES, Folder};
 use super::lessons;
 use super::listener::{FIRST_FRAME, Listener};
+use super::samples::FEWEST;
 use super::split::{Label, Part, Split};
 use super::states::{StateFolder, States};
 use super::told::Told;
@@ -168,6 +169,13 @@ pub fn learn_trait(listener: &Listener, request: &TraitRequest, watch: Watch) ->
     // One direction: from the clips without the trait to those with it.
     let targets = Targets::Classes(1);
     axes::check(&split, targets)?;
+    if [Part::Train, Part::Validation, Part::Test].into_iter().any(|part| split.part(part).count() < FEWEST) {
+        return Err(LearnError::TooLittle(format!(
+            "{} stretches of four seconds with sound are too few to learn from, to choose by and to judge on: give a minute or more of \
+             either kind, best in five or more files",
+            split.count()
+        )));
+    }
     let kept = request.states.fits(listener, &key);
     let axes = axes::learn(&states, &split, targets, request.method, Some(&kept), watch)?;
     let subject = Subject { name: request.name, classes: vec![request.name.to_owned()], method: request.method, data };

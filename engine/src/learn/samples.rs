@@ -112,7 +112,7 @@ pub struct Samples<'a> {
 }
 
 /// Fewer rows than this say nothing.
-const FEWEST: usize = 4;
+pub(super) const FEWEST: usize = 4;
 
 impl<'a> Samples<'a> {
     /// Takes `features` `[row][width]` and `targets` `[row]`.
