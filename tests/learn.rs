@@ -143,7 +143,7 @@ fn notes_are_learned_beside_playing() {
     assert_eq!((threads("tiller-work"), threads("tiller-learn")), (0, 0), "every thread was joined");
 
     // After a restart it is offered, and does not begin anew.
-    assert_eq!(unfinished(), [order.clone()]);
+    assert_eq!(unfinished(), std::slice::from_ref(&order));
     let kept = || files(&home.join("cache"));
     let times = |paths: &[PathBuf]| -> Vec<_> {
         paths.iter().map(|path| std::fs::metadata(path).and_then(|own| own.modified()).ok()).collect()
