@@ -32,6 +32,7 @@ pub mod steered;
 pub mod steering_figures;
 pub mod steering_report;
 pub mod tonality;
+pub mod trait_runs;
 
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;

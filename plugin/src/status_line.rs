@@ -156,6 +156,8 @@ mod tests {
             model: "demo".into(),
             device: String::new(),
             notice: notice.into(),
+            lanes: Default::default(),
+            hash: String::new(),
             traits: Default::default(),
             real_time_factor: speed,
             frames: 0,

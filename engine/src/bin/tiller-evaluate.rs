@@ -18,8 +18,10 @@ use tiller_engine::evaluation::response::response_part;
 use tiller_engine::evaluation::session::{Request, Session};
 use tiller_engine::evaluation::steered::Aim;
 use tiller_engine::evaluation::steering_report::{Options, steering_part};
+use tiller_engine::evaluation::trait_runs::{Kind, trait_run};
 use tiller_engine::evaluation::{EVALUATION_VERSION, EvaluationError};
 use tiller_engine::handle::ModelSource;
+use tiller_engine::learn::work::TRAIT_DOSE;
 use tiller_engine::precision::Precision;
 use tiller_engine::stages::StageBar;
 use tiller_engine::steering::directions::Directions;
@@ -89,6 +91,9 @@ struct Arguments {
     /// Codes that sampling chooses from; 0 is all.
     #[arg(long, default_value_t = Sampling::DEFAULT.top_k)]
     top_k: usize,
+    /// Traits: what strength 1 adds, as a share of each block's mean norm.
+    #[arg(long, default_value_t = TRAIT_DOSE)]
+    trait_dose: f32,
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -158,6 +163,8 @@ enum Part {
     Methods,
     /// Four ways to make chord directions side by side; only when asked for.
     ChordParts,
+    /// Two traits learned from rendered recordings, and what they do to the sound of steered pieces; only when asked for.
+    Traits,
     /// The paper's ways that Tiller departs from, side by side; only when asked for.
     Departures,
 }
@@ -165,7 +172,7 @@ enum Part {
 impl Part {
     /// Measured when nothing is named: the rest learns anew and takes long.
     fn is_usual(self) -> bool {
-        !matches!(self, Self::Probe | Self::Methods | Self::ChordParts | Self::Departures)
+        !matches!(self, Self::Probe | Self::Methods | Self::ChordParts | Self::Departures | Self::Traits)
     }
 }
 
@@ -200,7 +207,7 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
     let directions = folder.map(Directions::read_folder).transpose().map_err(|error| error.to_string())?;
     let test = arguments.split == SplitName::Test;
     let request = Request {
-        source,
+        source: source.clone(),
         precision: arguments.precision,
         test,
         seed_base: arguments.seed_base,
@@ -211,7 +218,7 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
     };
     let cache = Cache::new(Cache::default_folder(), arguments.fresh);
     let hear = |stage: &str, done, all| progress.hear(stage, done, all);
-    let session = Session::new(request, cache, &hear).map_err(named)?;
+    let session = Session::new(request, cache.clone(), &hear).map_err(named)?;
     let split = if test { "test" } else { "dev" };
     let mut outcome = Outcome {
         report: serde_json::json!({
@@ -305,6 +312,15 @@ fn run(arguments: &Arguments, progress: &StageBar) -> Result<Outcome, String> {
             let figures = alternatives_part(&session, aim, &ways, &arguments.steering()).map_err(named)?;
             arguments.draw(name, &figures.table(), &[])?;
             outcome.take(name, started, &figures, figures.lines())?;
+        }
+    }
+    if wanted(Part::Traits) {
+        let folder = cache.folder().join("traits");
+        for kind in Kind::ALL {
+            let started = Instant::now();
+            let figures = trait_run(&source, kind, arguments.trait_dose, arguments.rounds as usize, &folder, &hear)
+                .map_err(named)?;
+            outcome.take(&format!("trait_{}", kind.name()), started, &figures, figures.lines())?;
         }
     }
     if wanted(Part::Response) && session.model().steering().has(Lane::Note) {

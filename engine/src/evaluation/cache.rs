@@ -34,6 +34,11 @@ impl Cache {
         Self { folder, fresh }
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where results belong: beside the program when cargo built it, else in the user's cache folder.
     pub fn default_folder() -> PathBuf {
         let target = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.to_owned()));

@@ -5,6 +5,7 @@ use crate::error::EngineError;
 use crate::link::CHANNELS;
 use crate::model::Model;
 use crate::player::Player;
+use crate::steering::table::Steering;
 use crate::text::Prompt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,7 +27,12 @@ pub fn play(
     control: impl Fn(u32) -> ControlFrame,
 ) -> Result<Vec<f32>, EngineError> {
     let mut player = Player::new(model.clone(), prompt, None);
-    let mut mono = Vec::with_capacity(frames as usize * model.format().frame_samples);
+    record(&mut player, frames, control)
+}
+
+/// The same by a player of the caller's making.
+fn record(player: &mut Player, frames: u32, control: impl Fn(u32) -> ControlFrame) -> Result<Vec<f32>, EngineError> {
+    let mut mono = Vec::with_capacity(frames as usize * player.model().format().frame_samples);
     let mut sink =
         |_, audio: &[f32]| mono.extend(audio.chunks_exact(CHANNELS).map(|s| s.iter().sum::<f32>() / CHANNELS as f32));
     for index in 0..frames {
@@ -37,6 +43,22 @@ pub fn play(
         player.flush(&mut sink)?;
     }
     Ok(mono)
+}
+
+/// Plays one piece of `frames` frames from its anchor, each as `control` says, steered by tables of the caller's.
+///
+/// # Errors
+/// As [`play`].
+pub fn play_by(
+    model: &Arc<Model>,
+    prompt: Arc<Prompt>,
+    frames: u32,
+    steering: Steering,
+    control: impl Fn(u32) -> ControlFrame,
+) -> Result<Vec<f32>, EngineError> {
+    let mut player = Player::new(model.clone(), prompt, None);
+    player.set_steering(steering);
+    record(&mut player, frames, control)
 }
 
 /// Plays one piece from its anchor to the end of `steered`, with the lanes on within `steered`. Seed and sampling are

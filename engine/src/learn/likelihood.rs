@@ -7,9 +7,13 @@
 //! become likely. At rest the whole piece is of the class, and what the decoder expects is to stay what it was: without that,
 //! the vectors carry along whatever else follows from them, and instruments and textures change when they are played for long.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use rayon::prelude::*;
 
 use super::axes::Targets;
+use super::watch::{Stage, Stopped, Watch};
 use crate::dataset::random::Random;
 use crate::decoder::MAX_CODEBOOKS;
 use crate::decoder::delay_pattern::DelayPattern;
@@ -39,6 +43,9 @@ const FROM_START: f64 = 0.3;
 const UNPROMPTED: f64 = 0.3;
 /// How much the codebooks count, first to last: harmony lives in the first.
 const CODEBOOKS: [f32; 4] = [0.4, 0.3, 0.175, 0.125];
+
+/// How often what was learned so far is kept.
+const SAVED: Duration = Duration::from_secs(60);
 
 /// Codes of one clip, `[frame][codebook]`.
 pub type Codes = Vec<[u32; MAX_CODEBOOKS]>;
@@ -93,9 +100,12 @@ impl<'a> Course<'a> {
         Self { decoder, pattern, lessons, rest, parts, size: [STEPS, MOVES, RESTS] }
     }
 
-    /// Vectors `[class][blocks * hidden]`, in the size of states, whose mean norms are `norms`. `progress` hears (steps done,
-    /// steps in all).
-    pub fn learn(&self, norms: &[f32], progress: &dyn Fn(usize, usize)) -> Vec<Vec<f32>> {
+    /// Vectors `[class][blocks * hidden]`, in the size of states, whose mean norms are `norms`. How far it has come is kept in the
+    /// file `kept`, if any, when it is stopped and once a minute, and it goes on from there the next time.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn learn(&self, norms: &[f32], kept: Option<&Path>, watch: Watch) -> Result<Vec<Vec<f32>>, Stopped> {
         let classes = self.parts.len();
         let count = self.parts.iter().flatten().max().map_or(0, |last| last + 1);
         let hidden = self.decoder.decoder().hidden();
@@ -105,14 +115,36 @@ impl<'a> Course<'a> {
         // What one step of size 1 moves a number by: the size of a state's numbers in its block.
         let scales: Vec<f32> = norms.iter().flat_map(|norm| vec![norm / (hidden as f32).sqrt(); hidden]).collect();
         let mut parts = vec![vec![0.0f32; width]; count];
-        let mut vectors = self.sums(&parts, width);
         let mut adam = Adam::new(count * width);
-        for step in 0..steps {
-            progress(step, steps);
+        let mut first = 0;
+        if let Some(step) = kept.and_then(|path| adam.read(path, &mut parts)) {
+            first = step.min(steps);
+            log::info!("learning goes on at step {first} of {steps}");
+        }
+        let mut vectors = self.sums(&parts, width);
+        let mut saved = Instant::now();
+        for step in first..steps {
+            if let Some(path) = kept.filter(|_| saved.elapsed() > SAVED) {
+                adam.keep(path, step, &parts);
+                saved = Instant::now();
+            }
+            watch.hear(Stage::Fitting, step, steps);
             let tasks = (0..moves + rests).map(|index| self.task(classes, step, index)).collect::<Vec<_>>();
             let counts = self.counts(&tasks);
-            let slopes: Vec<Slope> =
-                tasks.par_iter().map(|task| self.slope(task, &vectors[task.class], &counts)).collect();
+            let slope = |task: &Task| {
+                watch.check()?;
+                Ok(self.slope(task, &vectors[task.class], &counts))
+            };
+            let slopes = tasks.par_iter().map(slope).collect::<Result<Vec<Slope>, Stopped>>();
+            let slopes = match slopes {
+                Ok(slopes) => slopes,
+                Err(stopped) => {
+                    if let Some(path) = kept {
+                        adam.keep(path, step, &parts);
+                    }
+                    return Err(stopped);
+                }
+            };
             let mut gradient = vec![0.0f32; count * width];
             for (class, slope) in &slopes {
                 for part in &self.parts[*class] {
@@ -127,7 +159,11 @@ impl<'a> Course<'a> {
             all.for_each(|((x, own), scale)| *x += own * scale);
             vectors = self.sums(&parts, width);
         }
-        vectors
+        if let Some(path) = kept {
+            // The next time is another time.
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(vectors)
     }
 
     /// The classes' vectors.
@@ -252,6 +288,38 @@ impl Adam {
         Self { first: vec![0.0; count], second: vec![0.0; count], steps: 0 }
     }
 
+    /// Keeps the moments and the vectors before `step`. What cannot be kept is learned again the next time.
+    fn keep(&self, path: &Path, step: usize, parts: &[Vec<f32>]) {
+        let mut bytes = (step as u64).to_le_bytes().to_vec();
+        bytes.extend(self.steps.to_le_bytes());
+        let numbers = parts.iter().flatten().chain(&self.first).chain(&self.second);
+        bytes.extend(numbers.flat_map(|x| x.to_le_bytes()));
+        let beside = path.with_extension("part");
+        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if let Err(why) =
+            made.and_then(|()| std::fs::write(&beside, bytes)).and_then(|()| std::fs::rename(&beside, path))
+        {
+            log::info!("what was learned so far cannot be kept in {}: {why}", path.display());
+        }
+    }
+
+    /// Takes what was kept: the step that comes next. `None`, and nothing taken, for a file that is not of this size.
+    fn read(&mut self, path: &Path, parts: &mut [Vec<f32>]) -> Option<usize> {
+        let bytes = std::fs::read(path).ok()?;
+        let (step, rest) = bytes.split_first_chunk::<8>()?;
+        let (own, rest) = rest.split_first_chunk::<4>()?;
+        let numbers: Vec<f32> = rest.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let count = self.first.len();
+        if rest.len() != 4 * 3 * count || numbers.iter().any(|x| !x.is_finite()) {
+            return None;
+        }
+        parts.iter_mut().flatten().zip(&numbers).for_each(|(x, kept)| *x = *kept);
+        self.first.copy_from_slice(&numbers[count..2 * count]);
+        self.second.copy_from_slice(&numbers[2 * count..]);
+        self.steps = i32::from_le_bytes(*own);
+        usize::try_from(u64::from_le_bytes(*step)).ok()
+    }
+
     /// What a step of this size changes.
     fn step(&mut self, gradient: &[f32], rate: f32) -> Vec<f32> {
         self.steps += 1;
@@ -334,8 +402,9 @@ mod tests {
         let learned = |rest: f32| {
             let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2), &own_parts);
             let course = Course { size: [8, 6, 3], rest, ..course };
-            let vectors = course.learn(&norms, &|_, _| ());
-            assert_eq!(vectors, course.learn(&norms, &|_, _| ()), "the same lessons give the same vectors");
+            let learn = || course.learn(&norms, None, Watch::IDLE).expect("nobody stops it");
+            let vectors = learn();
+            assert_eq!(vectors, learn(), "the same lessons give the same vectors");
             losses(&Course { size: [8, 8, 8], ..course }, Some(&vectors))
         };
         let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2), &own_parts);
@@ -343,6 +412,33 @@ mod tests {
         let ([free, changed], [bound, kept]) = (learned(0.0), learned(50.0));
         assert!(before[1] == 0.0 && free < before[0] - 0.1, "{free} after {before:?}");
         assert!(kept < 0.5 * changed && bound < before[0], "{kept} of {changed}; {bound}");
+    }
+
+    #[test]
+    fn what_was_stopped_goes_on_to_the_same_vectors() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let source = CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES };
+        let checkpoint = Checkpoint::load(&source, &|_| ()).expect("loads");
+        let own = Decoder::load(&checkpoint.weights, &checkpoint.config).expect("loads");
+        let decoder = Differentiable::new(&own, &checkpoint.weights, &checkpoint.config).expect("reads");
+        let (pattern, lessons) = (DelayPattern::new(own.codebooks(), own.channels()), lessons(&decoder, 2));
+        let (norms, own_parts) = (vec![50.0; own.blocks()], [vec![0], vec![1]]);
+        let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2), &own_parts);
+        let course = Course { size: [4, 2, 1], ..course };
+        let whole = course.learn(&norms, None, Watch::IDLE).expect("nobody stops it");
+        let path = std::env::temp_dir().join(format!("tiller-course-{}/own.bin", std::process::id()));
+        // Three tasks a step: it is stopped within the third.
+        let left = AtomicUsize::new(7);
+        let check = || match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Stopped),
+        };
+        assert_eq!(course.learn(&norms, Some(&path), Watch::IDLE.checked_by(&check)), Err(Stopped));
+        left.store(6, Ordering::Relaxed);
+        let rest = course.learn(&norms, Some(&path), Watch::IDLE.checked_by(&check));
+        assert!(rest.as_ref() == Ok(&whole), "two steps are left, and they end where one go ends");
+        assert!(!path.exists(), "what is done is done");
+        std::fs::remove_dir_all(path.parent().expect("a folder")).expect("cleaned");
     }
 
     #[test]
