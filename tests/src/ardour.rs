@@ -34,6 +34,9 @@ const NAME: &str = "tiller";
 /// Latency of the probe, samples; it says so in its script.
 pub const PROBE_LATENCY: u64 = 10_000;
 
+/// Seconds that one of Ardour's programs may take: an export of 16 s takes five, and now and then one of Ardour's never ends.
+const PATIENCE: &str = "120";
+
 /// How often a session is made or exported before Ardour's message is an error.
 const ATTEMPTS: usize = 6;
 
@@ -127,8 +130,10 @@ impl Ardour {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(Path::new(LIBRARY).join(program));
+        let mut command = Command::new("timeout");
         command
+            .args(["--kill-after=5", PATIENCE])
+            .arg(Path::new(LIBRARY).join(program))
             .env("HOME", self.home())
             .env_remove("XDG_CACHE_HOME")
             .env_remove("XDG_CONFIG_HOME")
