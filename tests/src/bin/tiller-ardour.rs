@@ -52,8 +52,8 @@ const SETTLE: f64 = 1.0;
 /// Seeds of the takes that are judged by ear: what one take plays over a chord for two bars is an anecdote.
 const SEEDS: [u16; 4] = [0, 1, 2, 3];
 
-/// Least share of half seconds that are heard as the drawn chord, over all takes, out of 24 triads; and how much more that has to be
-/// than the share of each chord drawn elsewhere.
+/// Least share of half seconds that are heard as the drawn chord, over all takes, out of 24 triads (and of frames whose strongest
+/// tone is the key's, out of 12); and how many times the share of each chord drawn elsewhere it has to be.
 const FOLLOWS: (f64, f64) = (0.5, 4.0);
 
 /// Plays a session in Ardour and measures its export.
@@ -257,7 +257,7 @@ impl Followed {
     fn follows(&self) -> bool {
         let (least, times) = FOLLOWS;
         let each = self.chords.iter().all(|(own, other, _)| own > other);
-        each && self.share() >= least && self.share() >= times * self.elsewhere()
+        each && self.share() >= least && self.share() >= times * self.elsewhere() && self.key >= least
     }
 }
 
