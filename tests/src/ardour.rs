@@ -1,5 +1,10 @@
 //! Ardour without a window: a session with our VST3 on a MIDI track, parameters drawn on the timeline and a region of keys,
 //! exported by Ardour's own tool with its default settings. Needs Debian's `ardour` (7).
+//!
+//! Ardour plays keys, audio and everything else that runs into a plugin ahead by the plugin's latency, but reads the plugin's lanes
+//! and its song position at the plugin's output (`Route::process_output_buffers`: "we need to add the latency first"). So a lane is
+//! heard a latency after its place, whatever the plugin: the probe shows it. Where the same latency is counted behind the plugin
+//! instead, everything is heard in its place.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -26,8 +31,58 @@ const TICKS: u64 = 1_920;
 /// Name of the session, of its track and of the region.
 const NAME: &str = "tiller";
 
+/// Latency of the probe, samples; it says so in its script.
+pub const PROBE_LATENCY: u64 = 10_000;
+
+/// Seconds that one of Ardour's programs may take: an export of 16 s takes five, and now and then one of Ardour's never ends.
+const PATIENCE: &str = "120";
+
+/// How often a session is made or exported before Ardour's message is an error.
+const ATTEMPTS: usize = 6;
+
+const PROBE: &str = include_str!("ardour/probe.lua");
+
 /// A parameter on the timeline: its name, and its plain values from these samples on, as steps.
 pub type Lane<'a> = (&'a str, Vec<(u64, f64)>);
+
+/// What is on the track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instrument {
+    /// The bundle.
+    Tiller,
+    /// A script of Ardour's own kind that plays its lane "Level" (left) and its keys (right), [`PROBE_LATENCY`] late.
+    Probe,
+}
+
+/// Where Ardour counts the instrument's latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// At the instrument, as every new session does.
+    There,
+    /// Behind it, on the track's fader, and none at the instrument: what a musician gets by giving Tiller the latency 0 and a
+    /// plugin after it Tiller's, in the plugins' windows.
+    Behind,
+}
+
+/// A session's contents.
+#[derive(Clone, Copy, Debug)]
+pub struct Score<'a> {
+    /// What plays.
+    pub instrument: Instrument,
+    /// Where its latency is counted.
+    pub counted: Counted,
+    /// What is drawn.
+    pub lanes: &'a [Lane<'a>],
+    /// Keys: (key, start, end) in ticks of the MIDI file.
+    pub keys: &'a [(u8, u32, u32)],
+}
+
+/// A session on the disk.
+pub struct Session {
+    folder: PathBuf,
+    /// Latency of the instrument as Ardour sees it, samples.
+    pub latency: u64,
+}
 
 /// An Ardour of its own: home folder, plugin, plugin cache.
 pub struct Ardour {
@@ -48,6 +103,10 @@ impl Ardour {
         let _ = fs::remove_dir_all(&home);
         let plugin = home.join(".vst3").join(bundle.file_name().ok_or("a bundle has a name")?);
         copy(bundle, &plugin)?;
+        let scripts = home.join(".config/ardour7/scripts");
+        let failed = |e: std::io::Error| format!("{}: {e}", scripts.display());
+        fs::create_dir_all(&scripts).map_err(failed)?;
+        fs::write(scripts.join("probe.lua"), PROBE).map_err(failed)?;
         let mut scan = ardour.command("ardour-vst3-scanner");
         said(scan.arg("-f").arg(&plugin).output(), "ardour-vst3-scanner")?;
         let cache = home.join(".cache/ardour7/vst");
@@ -71,8 +130,10 @@ impl Ardour {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(Path::new(LIBRARY).join(program));
+        let mut command = Command::new("timeout");
         command
+            .args(["--kill-after=5", PATIENCE])
+            .arg(Path::new(LIBRARY).join(program))
             .env("HOME", self.home())
             .env_remove("XDG_CACHE_HOME")
             .env_remove("XDG_CONFIG_HOME")
@@ -85,34 +146,47 @@ impl Ardour {
         command
     }
 
-    /// Makes a session of `seconds` with these lanes drawn and these keys, (key, start, end) in ticks of the MIDI file.
+    /// Makes a session of `seconds`. Ardour 7.3 itself aborts in one of six, with its own instruments too: it registers a track's
+    /// port twice ("Port already exists"). Such a session is made again.
     ///
     /// # Errors
     /// Ardour's message, or what its session lacks.
-    pub fn session(&self, name: &str, seconds: u64, lanes: &[Lane], keys: &[(u8, u32, u32)]) -> Outcome<PathBuf> {
+    pub fn session(&self, name: &str, seconds: u64, score: &Score) -> Outcome<Session> {
         let session = self.folder.join(name);
-        let _ = fs::remove_dir_all(&session);
         let script = self.folder.join(format!("{name}.lua"));
-        fs::write(&script, lua(&session, lanes)).map_err(|e| format!("{}: {e}", script.display()))?;
-        said(self.command("luasession").arg(&script).output(), "luasession")?;
+        fs::write(&script, lua(&session, score)).map_err(|e| format!("{}: {e}", script.display()))?;
+        let made = || {
+            let _ = fs::remove_dir_all(&session);
+            said(self.command("luasession").arg(&script).output(), "luasession")
+        };
+        let mut words = made();
+        for _ in 1..ATTEMPTS {
+            let Err(why) = &words else { break };
+            eprintln!("made again: {}", why.lines().next().unwrap_or_default());
+            words = made();
+        }
+        let words = words?;
+        let latency =
+            words.lines().find_map(|line| line.strip_prefix("latency ")).and_then(|own| own.trim().parse().ok());
+        let latency = latency.ok_or_else(|| format!("luasession made no session\n{words}"))?;
         let file = session.join(format!("{NAME}.ardour"));
         let text = fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
         fs::write(&file, completed(&text, seconds)?).map_err(|e| format!("{}: {e}", file.display()))?;
         let midi = session.join("interchange").join(name).join("midifiles");
         fs::create_dir_all(&midi).map_err(|e| e.to_string())?;
-        fs::write(midi.join("keys.mid"), midi_file(keys)).map_err(|e| e.to_string())?;
-        Ok(session)
+        fs::write(midi.join("keys.mid"), midi_file(score.keys)).map_err(|e| e.to_string())?;
+        Ok(Session { folder: session, latency })
     }
 
-    /// As [`Ardour::export`], again while there is a gap or Ardour ends badly, three times at most: the default settings do not wait
+    /// As [`Ardour::export`], again while there is a gap or Ardour ends badly, six times at most: the default settings do not wait
     /// for an engine that other work on the machine makes slower than real time, and Ardour 7.3 itself aborts as it takes its export
     /// graph apart in one export of twenty, without any plugin in the session (`ExportGraphBuilder::reset`, free of its own memory).
     ///
     /// # Errors
     /// As [`Ardour::export`].
-    pub fn export_whole(&self, session: &Path, name: &str) -> Outcome<([Vec<f32>; 2], PathBuf)> {
+    pub fn export_whole(&self, session: &Session, name: &str) -> Outcome<([Vec<f32>; 2], PathBuf)> {
         let mut export = self.export(session, name);
-        for _ in 1..3 {
+        for _ in 1..ATTEMPTS {
             match &export {
                 Ok((sound, _)) if gaps(&sound[0], RATE as f64).is_empty() => break,
                 Ok(_) => {}
@@ -127,10 +201,10 @@ impl Ardour {
     ///
     /// # Errors
     /// Ardour's message; a file that is no sound.
-    pub fn export(&self, session: &Path, name: &str) -> Outcome<([Vec<f32>; 2], PathBuf)> {
+    pub fn export(&self, session: &Session, name: &str) -> Outcome<([Vec<f32>; 2], PathBuf)> {
         let out = self.folder.join(format!("{name}.wav"));
         said(
-            self.command("utils/ardour7-export").arg("-o").arg(&out).arg(session).arg(NAME).output(),
+            self.command("utils/ardour7-export").arg("-o").arg(&out).arg(&session.folder).arg(NAME).output(),
             "ardour7-export",
         )?;
         let mut reader = hound::WavReader::open(&out).map_err(|e| format!("{}: {e}", out.display()))?;
@@ -146,19 +220,25 @@ impl Ardour {
 }
 
 /// The script that makes the session and draws the lanes.
-fn lua(session: &Path, lanes: &[Lane]) -> String {
+fn lua(session: &Path, score: &Score) -> String {
+    // A script's latency is known once it has run.
+    let (name, kind, latency) = match score.instrument {
+        Instrument::Tiller => ("Tiller", "VST3", "processor:to_insert():signal_latency()".to_owned()),
+        Instrument::Probe => ("Probe", "Lua", PROBE_LATENCY.to_string()),
+    };
     let mut script = format!(
         r#"AudioEngine:set_backend("None (Dummy)", "", "")
 local session = create_session("{}", "{NAME}", {RATE})
 assert(session, "no session")
-local plugin = ARDOUR.LuaAPI.new_plugin_info("Tiller", ARDOUR.PluginType.VST3)
+local plugin = ARDOUR.LuaAPI.new_plugin_info("{name}", ARDOUR.PluginType.{kind})
 assert(not plugin:isnil(), "Ardour does not know the plugin")
 local one = ARDOUR.ChanCount(ARDOUR.DataType("midi"), 1)
 local two = ARDOUR.ChanCount(ARDOUR.DataType("audio"), 2)
 local order, mode = ARDOUR.PresentationInfo.max_order, ARDOUR.TrackMode.Normal
 local tracks = session:new_midi_track(one, two, true, plugin, nil, nil, 1, "{NAME}", order, mode, true)
-local processor
-for track in tracks:iter() do processor = track:nth_plugin(0) end
+local processor, fader
+for track in tracks:iter() do processor, fader = track:nth_plugin(0), track:amp() end
+local latency = {latency}
 local function draw(name, points)
   local own = processor:to_insert():plugin(0)
   for index = 0, own:parameter_count() - 1 do
@@ -179,14 +259,17 @@ end
 "#,
         session.display()
     );
-    for (name, points) in lanes {
+    for (name, points) in score.lanes {
         let _ = write!(script, "draw(\"{name}\", {{");
         for (sample, value) in points {
             let _ = write!(script, "{{{sample}, {value}}}, ");
         }
         script.push_str("})\n");
     }
-    script.push_str("session:save_state(\"\")\nclose_session()\nquit()\n");
+    if score.counted == Counted::Behind {
+        script.push_str("processor:to_latent():set_user_latency(0)\nfader:to_latent():set_user_latency(latency)\n");
+    }
+    script.push_str("print(\"latency \" .. latency)\nio.flush()\nsession:save_state(\"\")\nclose_session()\nquit()\n");
     script
 }
 
@@ -285,8 +368,18 @@ mod tests {
 
     #[test]
     fn lanes_are_drawn_by_name() {
-        let script = lua(Path::new("/x/y"), &[("Chord root", vec![(0, 0.0), (192_000, 9.0)])]);
+        let lanes = [("Chord root", vec![(0, 0.0), (192_000, 9.0)])];
+        let score = Score { instrument: Instrument::Tiller, counted: Counted::There, lanes: &lanes, keys: &[] };
+        let script = lua(Path::new("/x/y"), &score);
         assert!(script.contains("draw(\"Chord root\", {{0, 0}, {192000, 9}, })"), "{script}");
-        assert!(script.contains("create_session(\"/x/y\", \"tiller\", 48000)"));
+        assert!(script.contains("create_session(\"/x/y\", \"tiller\", 48000)") && !script.contains("set_user_latency"));
+        let probe = Score { instrument: Instrument::Probe, counted: Counted::Behind, ..score };
+        let script = lua(Path::new("/x/y"), &probe);
+        for part in
+            ["new_plugin_info(\"Probe\", ARDOUR.PluginType.Lua)", "local latency = 10000", "set_user_latency(latency)"]
+        {
+            assert!(script.contains(part), "{part}: {script}");
+        }
+        assert!(PROBE.contains(&format!("local latency = {PROBE_LATENCY}\n")));
     }
 }
