@@ -14,10 +14,10 @@ use tiller_engine::status::{State, Status};
 use crate::editor::choice::{named_row, option};
 use crate::editor::desk::Desk;
 use crate::editor::draft::Draft;
+use crate::editor::models::words;
 use crate::editor::theme;
 use crate::instance::Instance;
 use crate::state::document::FileReference;
-use crate::status_line::model_line;
 
 /// What is known of this machine's cards.
 #[derive(Clone, Default)]
@@ -118,28 +118,9 @@ impl ModelView {
         }
     }
 
-    /// The group of the set-up page.
-    pub fn settings(&mut self, ui: &mut Ui, desk: Desk<'_>, status: &Status) {
-        ui.horizontal(|ui| {
-            let line = model_line(&status.state);
-            light(ui, theme::tone(line.tone));
-            ui.label(name(desk.instance, status));
-            ui.label(RichText::new(line.text).color(theme::QUIET));
-        });
-        if let State::Loading(percent) = status.state {
-            progress(ui, f32::from(percent) / 100.0);
-        }
-        ui.allocate_ui_with_layout(
-            vec2(ui.available_width(), theme::ROW),
-            Layout::right_to_left(Align::Center),
-            |ui| self.folder_field(ui, desk),
-        );
-        self.device(ui, desk, status);
-        precision(ui, desk);
-    }
-
-    fn device(&mut self, ui: &mut Ui, desk: Desk<'_>, status: &Status) {
-        let chosen = desk.instance.project.project().device;
+    /// The choice of where models play, a row of the page of models.
+    pub fn device(&mut self, ui: &mut Ui, instance: &Instance, status: &Status) {
+        let chosen = instance.project.project().device;
         let mut wanted = chosen;
         named_row(ui, "Plays on", |ui| {
             let cards = self.cards.lock().clone();
@@ -178,7 +159,7 @@ impl ModelView {
             }
         });
         if wanted != chosen {
-            desk.instance.project.edit(|project| project.device = wanted);
+            instance.project.edit(|project| project.device = wanted);
         }
     }
 
@@ -217,29 +198,18 @@ fn chosen_name(device: Device) -> String {
 }
 
 /// How exactly the model is kept: a choice of the project, since another one is loaded anew.
-fn precision(ui: &mut Ui, desk: Desk<'_>) {
-    let chosen = desk.instance.project.project().precision;
+pub fn precision(ui: &mut Ui, instance: &Instance) {
+    let chosen = instance.project.project().precision;
     let mut wanted = chosen;
     named_row(ui, "Weights", |ui| {
         for one in [None].into_iter().chain(Precision::ALL.map(Some)) {
-            if option(ui, bits(one), one == chosen) {
+            if option(ui, words::bits(one), one == chosen) {
                 wanted = one;
             }
         }
     });
     if wanted != chosen {
-        desk.instance.project.edit(|project| project.precision = wanted);
-    }
-}
-
-/// A precision as musicians read it.
-fn bits(precision: Option<Precision>) -> &'static str {
-    match precision {
-        None => "auto",
-        Some(Precision::F32) => "exact",
-        Some(Precision::Bf16) => "16 bit",
-        Some(Precision::Int8) => "8 bit",
-        Some(Precision::Int4) => "4 bit",
+        instance.project.edit(|project| project.precision = wanted);
     }
 }
 
@@ -257,7 +227,8 @@ fn loading(ui: &mut Ui, name: &str, state: &State) {
     ui.label(RichText::new("Silent until then. Prompt, targets and lanes can be set already.").color(theme::QUIET));
 }
 
-fn progress(ui: &mut Ui, part: f32) {
+/// A bar, filled as far as `part`, 0 to 1.
+pub fn progress(ui: &mut Ui, part: f32) {
     let (place, _) = ui.allocate_exact_size(vec2(ui.available_width(), 8.0), Sense::hover());
     ui.painter().rect_filled(place, theme::ROUND, theme::WELL);
     let filled = Rect::from_min_size(place.min, vec2(place.width() * part.clamp(0.0, 1.0), place.height()));
