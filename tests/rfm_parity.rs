@@ -54,7 +54,7 @@ fn agrees_with_xrfm() {
             centred: case["centred"].as_bool().expect("yes or no"),
             iterations: number("iterations") as usize,
         };
-        let found = fit(&train, &validation, &settings, &|_| {}).expect("fits");
+        let found = fit(&train, &validation, &settings, &|_| Ok(())).expect("fits");
         assert_eq!(found.iteration, number("best_iteration") as usize, "case {index}");
         let bandwidth_error = found.predictor.bandwidth() / number("bandwidth_used") - 1.0;
 

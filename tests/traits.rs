@@ -13,8 +13,10 @@ use tiller_engine::embedded;
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::learn::axes::Method;
 use tiller_engine::learn::family::{TraitRequest, learn_trait};
+use tiller_engine::learn::folder::sides;
 use tiller_engine::learn::listener::Listener;
 use tiller_engine::learn::states::StateFolder;
+use tiller_engine::learn::watch::Watch;
 use tiller_engine::link::CHANNELS;
 use tiller_engine::model::Model;
 use tiller_engine::player::Player;
@@ -65,12 +67,12 @@ fn played(
     controls.iter_mut().for_each(|control| (control.lanes, control.seed) = (lanes, seed));
     let mut player = Player::new(model.clone(), text, None);
     if let Some(traits) = steer {
-        let (steering, states) = model.with_traits(&ModelSource::Embedded, traits);
-        for (file, state) in traits.iter().zip(&states) {
+        let equipment = model.equipped(&ModelSource::Embedded, traits);
+        for (file, state) in traits.iter().zip(&equipment.traits) {
             let wanted = if file.is_some() { TraitState::InUse { changed: false } } else { TraitState::Unset };
             assert_eq!(*state, wanted);
         }
-        player.set_steering(steering);
+        player.set_steering(equipment.steering);
     }
     let heard = answers(&mut player, &controls, &[]).expect("finite");
     heard.audio.chunks(CHANNELS).map(|pair| pair.iter().sum::<f32>() / CHANNELS as f32).collect()
@@ -100,15 +102,17 @@ fn learned() -> &'static Learned {
         }
         let source = CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES };
         let listener = Listener::load(&source, &|_| ()).expect("the embedded checkpoint loads");
+        let [with, without] = sides(&folder.join("audio")).expect("sound files");
         let learn = |name: &str, method| {
             let request = TraitRequest {
-                folder: &folder.join("audio"),
+                with: &with,
+                without: &without,
                 name,
                 method,
                 full_dose: 0.3,
                 states: &StateFolder::new(folder.join("states")),
             };
-            let learned = learn_trait(&listener, &request, &|_, _, _| ()).unwrap_or_else(|error| panic!("{error}"));
+            let learned = learn_trait(&listener, &request, Watch::IDLE).unwrap_or_else(|error| panic!("{error}"));
             let path = folder.join(file_name(name));
             learned.directions.write(&path).expect("written");
             path

@@ -15,6 +15,7 @@ pub mod prompt;
 pub mod random;
 pub mod render;
 pub mod texture;
+pub mod tones;
 
 /// Sample rate of everything rendered here, in Hz: that of the 32 kHz EnCodec.
 pub const SAMPLE_RATE: usize = 32_000;

@@ -2,7 +2,7 @@
 //! the threads when dropped. Every call but [`Handle::wait_settled`], [`Handle::play`] and the drop returns at once.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -73,11 +73,11 @@ impl Wanted {
 
 /// One engine: a loader thread, a runner thread and the model that they share with every other engine in the process.
 pub struct Handle {
-    wanted: Mutex<Wanted>,
+    wanted: Arc<Mutex<Wanted>>,
     threads: Mutex<Option<Threads>>,
     status: Arc<StatusCell>,
     prompt_generation: AtomicU32,
-    directions_generation: AtomicU32,
+    directions_generation: Arc<AtomicU32>,
     model_generation: AtomicU32,
 }
 
@@ -92,7 +92,7 @@ impl Handle {
     /// with an empty prompt.
     pub fn new() -> Self {
         Self {
-            wanted: Mutex::new(Wanted {
+            wanted: Arc::new(Mutex::new(Wanted {
                 source: ModelSource::Embedded,
                 prompt: String::new(),
                 generation: 0,
@@ -101,11 +101,11 @@ impl Handle {
                 precision: None,
                 device: Device::Auto,
                 format: StreamFormat::PUBLISHED,
-            }),
+            })),
             threads: Mutex::new(None),
             status: Arc::default(),
             prompt_generation: AtomicU32::new(0),
-            directions_generation: AtomicU32::new(0),
+            directions_generation: Arc::default(),
             model_generation: AtomicU32::new(0),
         }
     }
@@ -138,6 +138,16 @@ impl Handle {
         let wanted = self.wanted.lock();
         self.status.set_state(State::Locating);
         let _ = requests.send(wanted.request(self.directions_generation()));
+        drop(wanted);
+        let own = Refresher {
+            wanted: Arc::downgrade(&self.wanted),
+            generation: Arc::downgrade(&self.directions_generation),
+            requests: requests.clone(),
+        };
+        let mut all = STARTED.lock();
+        all.retain(|other| other.wanted.strong_count() > 0);
+        all.push(own);
+        drop(all);
         *threads = Some(Threads { loader, runner, orders, requests });
         Ok(())
     }
@@ -232,7 +242,7 @@ impl Handle {
         directions
     }
 
-    /// Generation of the newest directions of the trait lanes.
+    /// Generation of the newest directions.
     ///
     /// # Realtime safety
     /// Wait-free.
@@ -343,6 +353,32 @@ impl Drop for Handle {
             let _ = threads.runner.join();
         }
     }
+}
+
+/// What it takes to have a started engine look for its directions again, without owning any of it.
+struct Refresher {
+    wanted: Weak<Mutex<Wanted>>,
+    generation: Weak<AtomicU32>,
+    requests: Sender<Request>,
+}
+
+/// Every engine that was started and is not gone.
+static STARTED: Mutex<Vec<Refresher>> = Mutex::new(Vec::new());
+
+/// Has every engine of the process look for its directions again: some were learned, imported or removed. They sound from the
+/// first frame that is asked for after they were read; nothing is interrupted.
+///
+/// # Realtime safety
+/// Locks and allocates; the files are read on the engines' own threads.
+pub fn refresh_all() {
+    let mut all = STARTED.lock();
+    all.retain(|own| {
+        let (Some(wanted), Some(generation)) = (own.wanted.upgrade(), own.generation.upgrade()) else { return false };
+        let wanted = wanted.lock();
+        let directions = generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let traits = Box::new(wanted.traits.clone());
+        own.requests.send(Request::Traits { traits, directions }).is_ok()
+    });
 }
 
 /// What traits are before there is a model.

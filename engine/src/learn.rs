@@ -12,11 +12,13 @@ pub mod family;
 pub mod folder;
 pub mod kernel;
 pub mod lessons;
+pub mod library;
 pub mod likelihood;
 pub mod linear;
 pub mod listener;
 pub mod matrix;
 pub mod mean;
+pub mod orders;
 pub mod rfm;
 pub mod samples;
 pub mod score;
@@ -24,6 +26,10 @@ pub mod search;
 pub mod solver;
 pub mod split;
 pub mod states;
+pub mod told;
+pub mod watch;
+pub mod work;
+pub mod workers;
 
 use crate::checkpoint::CheckpointError;
 use crate::codec::CodecError;
@@ -71,7 +77,7 @@ pub enum LearnError {
     #[error(transparent)]
     Fit(#[from] samples::FitError),
     /// What was heard cannot be kept.
-    #[error("cannot keep what was heard in {path}: {source}; choose another folder with --states")]
+    #[error("cannot keep what was heard in {path}: {source}; make room there, or choose another folder with --states")]
     States {
         /// The file or folder.
         path: std::path::PathBuf,
@@ -92,7 +98,17 @@ pub enum LearnError {
     /// A prompt could not be encoded.
     #[error(transparent)]
     Text(#[from] crate::text::TextError),
+    /// It was told to end.
+    #[error(transparent)]
+    Stopped(#[from] watch::Stopped),
     /// Too little to learn from.
     #[error("{0}")]
     TooLittle(String),
+}
+
+impl LearnError {
+    /// Whether nothing is wrong: it was told to end.
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Self::Stopped(_) | Self::Fit(samples::FitError::Stopped(_)))
+    }
 }

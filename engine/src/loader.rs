@@ -17,6 +17,8 @@ use crate::player::Player;
 use crate::precision::Precision;
 use crate::runner::Order;
 use crate::status::{State, StatusCell};
+use crate::steering::doses::Lane;
+use crate::steering::table::Steering;
 use crate::steering::trait_files::TraitReference;
 use crate::text::Prompt;
 
@@ -26,7 +28,7 @@ pub(crate) enum Request {
     Model(Box<ModelRequest>),
     /// Encode a prompt for the model that is loaded.
     Prompt { text: String, generation: u32 },
-    /// Read the files of the trait lanes for the model that is loaded.
+    /// Read the directions of the lanes for the model that is loaded: the user's own, and those of the trait lanes.
     Traits { traits: Box<[Option<TraitReference>; TRAITS]>, directions: u32 },
     /// End the thread.
     Stop,
@@ -95,6 +97,7 @@ impl Loader {
         let source = &request.source;
         self.model = None;
         self.status.set_loaded(None);
+        self.status.set_lanes([false; Lane::FAMILIES.len()]);
         self.status.set_traits(handle::waiting(&request.traits));
         self.send(Order::Silence { dead: false });
         self.status.set_model(&Model::name_of(source));
@@ -120,9 +123,7 @@ impl Loader {
                     self.status.set_notice(notice);
                     self.status.set_device(player.place());
                 }
-                let (steering, states) = model.with_traits(source, &request.traits);
-                player.set_steering(steering);
-                self.status.set_traits(states);
+                player.set_steering(self.equip(source, &model, &request.traits));
                 self.status.set_loaded(Some(&model));
                 self.model = Some((source.clone(), model));
                 let (prompt, directions) = (request.generation, request.directions);
@@ -192,9 +193,19 @@ impl Loader {
             self.status.set_traits(handle::waiting(traits));
             return;
         };
-        let (steering, states) = model.with_traits(source, traits);
-        self.status.set_traits(states);
+        let steering = self.equip(source, model, traits);
         self.send(Order::Directions { generation: directions, steering });
+    }
+
+    /// What the model is to be steered by, and what people may know of it.
+    fn equip(&self, source: &ModelSource, model: &Model, traits: &[Option<TraitReference>; TRAITS]) -> Steering {
+        let equipment = model.equipped(source, traits);
+        self.status.set_lanes(Lane::FAMILIES.map(|lane| equipment.steering.has(lane)));
+        self.status.set_traits(equipment.traits);
+        if let Some(notice) = equipment.notice {
+            self.status.set_notice(notice);
+        }
+        equipment.steering
     }
 
     fn send(&self, order: Order) {

@@ -49,6 +49,16 @@ const SETTLING_PROMPTS: [&str; 6] = [
 /// What every instance in the process shares.
 static LOADED: Mutex<Vec<(ModelSource, Precision, Weak<Model>)>> = Mutex::new(Vec::new());
 
+/// What one instance steers by.
+pub struct Equipment {
+    /// Tables of all lanes that steer.
+    pub steering: Steering,
+    /// What became of each trait's file.
+    pub traits: [TraitState; TRAITS],
+    /// What is wrong with directions in the user's own folder; the checkpoint's own steer in their place.
+    pub notice: Option<String>,
+}
+
 /// One checkpoint.
 pub struct Model {
     name: String,
@@ -229,15 +239,11 @@ impl Model {
         LaneTable::new(directions, file, lane.classes())
     }
 
-    /// The checkpoint's own tables with those of traits beside them, and what became of each trait. One that cannot be used leaves
-    /// its lane without a table: it does not steer.
-    pub fn with_traits(
-        &self,
-        source: &ModelSource,
-        traits: &[Option<TraitReference>; TRAITS],
-    ) -> (Steering, [TraitState; TRAITS]) {
+    /// What an instance steers by: the checkpoint's own tables, those of the user's own folder in their place, and those of traits
+    /// beside them. One of a trait that cannot be used leaves its lane without a table: it does not steer.
+    pub fn equipped(&self, source: &ModelSource, traits: &[Option<TraitReference>; TRAITS]) -> Equipment {
         let folders = trait_files::folders(source, &self.hash);
-        let mut steering = self.steering.clone();
+        let (mut steering, notice) = self.with_own();
         let mut states = [const { TraitState::Unset }; TRAITS];
         for ((lane, reference), state) in Lane::TRAITS.into_iter().zip(traits).zip(&mut states) {
             let Some(reference) = reference else { continue };
@@ -249,7 +255,29 @@ impl Model {
                 Err(error) => TraitState::Refused(error.to_string()),
             };
         }
-        (steering, states)
+        Equipment { steering, traits: states, notice }
+    }
+
+    /// The checkpoint's tables, those that the user learned or imported in their place, and what is wrong with the others of these.
+    fn with_own(&self) -> (Steering, Option<String>) {
+        let folder = trait_files::user_folder(&self.hash);
+        let mut steering = self.steering.clone();
+        let mut notices = Vec::new();
+        for lane in Lane::FAMILIES {
+            let path = folder.join(directions_file(lane.concept()));
+            if !path.is_file() {
+                continue;
+            }
+            let file = path.display().to_string();
+            let others = steering.without(lane);
+            let table = Directions::read(&path).and_then(|own| self.table(&own, &file, lane));
+            let fits = table.and_then(|table| others.check_rows(&table, &file).map(|()| table));
+            match fits {
+                Ok(table) => steering.set(lane, table),
+                Err(error) => notices.push(error.to_string()),
+            }
+        }
+        (steering, (!notices.is_empty()).then(|| notices.join("; ")))
     }
 
     fn trait_table(
@@ -346,7 +374,7 @@ impl Model {
         &self.codec
     }
 
-    /// The tables of the lanes that the checkpoint has directions for. Traits are not among them ([`Model::with_traits`]).
+    /// The tables of the lanes that the checkpoint has directions for. Traits are not among them ([`Model::equipped`]).
     pub fn steering(&self) -> &Steering {
         &self.steering
     }

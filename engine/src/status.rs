@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::control::TRAITS;
 use crate::model::Model;
+use crate::steering::doses::Lane;
 use crate::steering::trait_files::TraitState;
 
 /// Where the model is between nothing and ready.
@@ -44,6 +45,10 @@ pub struct Status {
     pub device: String,
     /// The last problem that did not stop the engine (a prompt that could not be encoded, directions refused), or empty.
     pub notice: String,
+    /// Which lanes of the concept families there are directions for ([`Lane::FAMILIES`]).
+    pub lanes: [bool; Lane::FAMILIES.len()],
+    /// SHA-256 of the weights of the model that is loaded, hex; empty before that.
+    pub hash: String,
     /// What became of the file of each trait lane.
     pub traits: [TraitState; TRAITS],
     /// Real-time factor of the runner: audio seconds made per wall second while it computes; 0 before the first frame.
@@ -57,6 +62,7 @@ pub struct StatusCell {
     text: Mutex<(State, String, String)>,
     device: Mutex<String>,
     traits: Mutex<[TraitState; TRAITS]>,
+    lanes: Mutex<[bool; Lane::FAMILIES.len()]>,
     /// The model that is loaded; weak, or it would outlive its player.
     loaded: Mutex<Weak<Model>>,
     real_time_factor: AtomicU32,
@@ -69,6 +75,7 @@ impl Default for StatusCell {
             text: Mutex::new((State::Absent, String::new(), String::new())),
             device: Mutex::default(),
             traits: Mutex::default(),
+            lanes: Mutex::default(),
             loaded: Mutex::default(),
             real_time_factor: AtomicU32::new(0),
             frames: AtomicU64::new(0),
@@ -88,6 +95,8 @@ impl StatusCell {
             model,
             device: self.device.lock().clone(),
             notice,
+            lanes: *self.lanes.lock(),
+            hash: self.loaded().map_or_else(String::new, |model| model.hash().to_owned()),
             traits: self.traits.lock().clone(),
             real_time_factor: f32::from_bits(self.real_time_factor.load(Ordering::Relaxed)),
             frames: self.frames.load(Ordering::Relaxed),
@@ -129,6 +138,10 @@ impl StatusCell {
             }
         }
         *self.traits.lock() = traits;
+    }
+
+    pub(crate) fn set_lanes(&self, lanes: [bool; Lane::FAMILIES.len()]) {
+        *self.lanes.lock() = lanes;
     }
 
     pub(crate) fn set_notice(&self, notice: String) {

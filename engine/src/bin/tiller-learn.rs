@@ -6,15 +6,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tiller_engine::checkpoint::CheckpointSource;
 use tiller_engine::dataset::concepts::{Clips, Concept};
-use tiller_engine::dataset::render::DEFAULT_SOUNDFONT;
+use tiller_engine::dataset::render::{DEFAULT_SOUNDFONT, Tones};
 use tiller_engine::evaluation::steered::Aim;
 use tiller_engine::handle::ModelSource;
 use tiller_engine::learn::axes::Method;
 use tiller_engine::learn::calibration::calibrate;
 use tiller_engine::learn::chords::ChordParts;
-use tiller_engine::learn::family::{self, Learned, Request, Stage, TraitRequest};
+use tiller_engine::learn::family::{self, Learned, Request, TraitRequest};
+use tiller_engine::learn::folder;
 use tiller_engine::learn::listener::{Layout, Listener};
 use tiller_engine::learn::states::StateFolder;
+use tiller_engine::learn::watch::{Stage, Watch};
 use tiller_engine::model::directions_file;
 use tiller_engine::stages::StageBar;
 use tiller_engine::steering::block_weights::BlockWeights;
@@ -59,6 +61,9 @@ struct Arguments {
     /// Folder that keeps what was heard, so that learning goes on where it was stopped.
     #[arg(long)]
     states: Option<PathBuf>,
+    /// What the clips are rendered from: soundfont (the file of --soundfont) or built-in (tones of Tiller's own, which need no file).
+    #[arg(long, value_enum, default_value = "soundfont")]
+    tones: TonesName,
     /// SoundFont that the clips are rendered from.
     #[arg(long, default_value = DEFAULT_SOUNDFONT)]
     soundfont: PathBuf,
@@ -94,13 +99,16 @@ struct Arguments {
     json: bool,
 }
 
+/// Where the tones of clips come from.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum TonesName {
+    BuiltIn,
+    Soundfont,
+}
+
 /// It becomes part of a file's name.
 fn trait_name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_alphanumeric() || "-_ ".contains(c);
-    match !text.trim().is_empty() && text.len() <= 60 && text.chars().all(fits) {
-        true => Ok(text.trim().to_owned()),
-        false => Err("up to 60 letters, digits, spaces, - and _".to_owned()),
-    }
+    trait_files::check_name(text).map(str::to_owned).map_err(str::to_owned)
 }
 
 impl Arguments {
@@ -128,23 +136,30 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
     let states = arguments.states.clone().map_or_else(StateFolder::standard, StateFolder::new);
     let own = arguments.user.then(|| trait_files::user_folder(listener.hash()));
     let out = own.as_ref().or(arguments.out.as_ref()).unwrap_or(&arguments.checkpoint);
+    let tones = match arguments.tones {
+        TonesName::BuiltIn => Tones::BuiltIn,
+        TonesName::Soundfont => Tones::SoundFont(arguments.soundfont.clone()),
+    };
     if let Some(folder) = &arguments.from {
         if arguments.manner == Manner::Hold {
             return Err("a trait's lane does not hold: --manner add".into());
         }
         let own = || folder.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = arguments.name.clone().or_else(own).unwrap_or_else(|| "trait".to_owned());
+        let [with, without] = folder::sides(folder)?;
         let request = TraitRequest {
-            folder,
+            with: &with,
+            without: &without,
             name: &trait_name(&name)?,
             method: arguments.method,
             full_dose: arguments.full_dose.unwrap_or(uncalibrated(arguments.manner)),
             states: &states,
         };
-        let mut learned = family::learn_trait(&listener, &request, &|stage, done, all| match stage {
+        let hear = |stage: Stage, done, all| match stage {
             Stage::Listening => bars.hear("listening to your audio", done, all),
-            Stage::Fitting => bars.hear("fitting", done, all),
-        })?;
+            Stage::Fitting | Stage::Playing => bars.hear("fitting", done, all),
+        };
+        let mut learned = family::learn_trait(&listener, &request, Watch::hearing(&hear))?;
         arguments.place(&mut learned.directions);
         std::fs::create_dir_all(out)?;
         let path = out.join(trait_files::file_name(trait_name(&name)?.as_str()));
@@ -155,7 +170,7 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
     for &concept in &arguments.concepts {
         let request = Request {
             concept,
-            soundfont: &arguments.soundfont,
+            tones: &tones,
             clips: arguments.clips,
             instruments: usize::from(arguments.instruments),
             method: arguments.method,
@@ -164,16 +179,17 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
             full_dose: arguments.full_dose.unwrap_or(uncalibrated(arguments.manner)),
             states: &states,
         };
-        let mut learned = family::learn(&listener, &request, &|stage, done, all| match stage {
+        let hear = |stage: Stage, done, all| match stage {
             Stage::Listening => bars.hear(&format!("listening to {}", concept.name()), done, all),
             Stage::Fitting => bars.hear(&format!("fitting {}", concept.name()), done, all),
-        })?;
+            Stage::Playing => bars.hear(&format!("finding the full dose of {}", concept.name()), done, all),
+        };
+        let mut learned = family::learn(&listener, &request, Watch::hearing(&hear))?;
         arguments.place(&mut learned.directions);
         let aim = Aim::ALL.into_iter().find(|aim| aim.name() == concept.name());
         if let Some(aim) = aim.filter(|_| arguments.full_dose.is_none()) {
             let checkpoint = ModelSource::Directory(arguments.checkpoint.clone());
-            let stage = format!("finding the full dose of {}", concept.name());
-            calibrate(&checkpoint, aim, &mut learned.directions, &|done, all| bars.hear(&stage, done, all))?;
+            calibrate(&checkpoint, aim, &mut learned.directions, Watch::hearing(&hear))?;
         }
         let path = out.join(directions_file(concept.name()));
         learned.directions.write(&path)?;

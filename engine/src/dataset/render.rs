@@ -1,10 +1,10 @@
 //! Makes scores sound: a General MIDI synthesizer over a SoundFont (crate `rustysynth`), mono. Worker threads.
 
 use super::music::Music;
-use super::{DatasetError, SAMPLE_RATE};
+use super::{DatasetError, SAMPLE_RATE, tones};
 use rustysynth::{SoundFont, Synthesizer, SynthesizerSettings};
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where Debian's `timgm6mb-soundfont` puts its file.
@@ -31,6 +31,26 @@ pub(super) struct Event {
     pub velocity: u8,
 }
 
+/// What renders clips.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tones {
+    /// The SoundFont that Tiller makes itself ([`tones`]).
+    #[default]
+    BuiltIn,
+    /// A SoundFont 2 file.
+    SoundFont(PathBuf),
+}
+
+impl Tones {
+    /// What people call them.
+    pub fn name(&self) -> String {
+        match self {
+            Self::BuiltIn => "built-in".to_owned(),
+            Self::SoundFont(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+        }
+    }
+}
+
 /// A SoundFont ready to play. Cheap to clone: the samples are shared.
 #[derive(Clone)]
 pub struct Renderer {
@@ -46,9 +66,32 @@ impl Renderer {
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
         let bytes =
             std::fs::read(path).map_err(|source| DatasetError::SoundFontMissing { path: path.to_owned(), source })?;
-        let soundfont = SoundFont::new(&mut bytes.as_slice())
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// The SoundFont of our own, made anew.
+    ///
+    /// # Errors
+    /// [`DatasetError::SoundFontInvalid`], which would be a fault of ours.
+    pub fn built_in() -> Result<Self, DatasetError> {
+        Self::from_bytes(&tones::soundfont(), Path::new("Tiller's own SoundFont"))
+    }
+
+    /// What `tones` are.
+    ///
+    /// # Errors
+    /// As [`Renderer::open`].
+    pub fn of(tones: &Tones) -> Result<Self, DatasetError> {
+        match tones {
+            Tones::BuiltIn => Self::built_in(),
+            Tones::SoundFont(path) => Self::open(path),
+        }
+    }
+
+    fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, DatasetError> {
+        let soundfont = SoundFont::new(&mut &*bytes)
             .map_err(|e| DatasetError::SoundFontInvalid { path: path.to_owned(), reason: e.to_string() })?;
-        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { soundfont: Arc::new(soundfont), hash: hash.into() })
     }
 

@@ -8,12 +8,14 @@ use super::session::Session;
 use super::steered::Aim;
 use super::steering_report::{Options, steering_part};
 use crate::dataset::concepts::{Clips, Concept};
+use crate::dataset::render::Tones;
 use crate::learn::axes::Method;
 use crate::learn::calibration::calibrate;
 use crate::learn::chords::ChordParts;
-use crate::learn::family::{self, Request, Stage};
+use crate::learn::family::{self, Request};
 use crate::learn::listener::{Layout, Listener};
 use crate::learn::states::StateFolder;
+use crate::learn::watch::{Stage, Watch};
 use crate::steering::directions::Directions;
 use crate::steering::push::Manner;
 use serde::Serialize;
@@ -171,7 +173,7 @@ fn directions(
     let states = StateFolder::standard();
     let request = Request {
         concept,
-        soundfont: session.request().soundfont,
+        tones: &Tones::SoundFont(session.request().soundfont.to_owned()),
         clips: way.clips,
         instruments: usize::MAX,
         method: way.method,
@@ -180,13 +182,15 @@ fn directions(
         full_dose: UNCALIBRATED,
         states: &states,
     };
-    let learned = family::learn(&listener, &request, &|stage, done, all| match stage {
+    let hear = |stage: Stage, done, all| match stage {
         Stage::Listening => progress("listening", done, all),
         Stage::Fitting => progress("fitting", done, all),
-    })?;
+        Stage::Playing => progress("full dose", done, all),
+    };
+    let learned = family::learn(&listener, &request, Watch::hearing(&hear))?;
     let mut directions =
         Directions { gate: way.gate, conditional_only: way.conditional_only, manner: way.manner, ..learned.directions };
-    calibrate(&session.request().source, aim, &mut directions, &|done, all| progress("full dose", done, all))?;
+    calibrate(&session.request().source, aim, &mut directions, Watch::hearing(&hear))?;
     directions.write(&path).map_err(crate::learn::LearnError::from)?;
     Ok(directions)
 }

@@ -8,6 +8,7 @@ use super::report::percent;
 use super::session::Session;
 use super::steered::{Aim, Protocol, Strength, jobs};
 use crate::learn::listener::Listener;
+use crate::learn::watch::Watch;
 use crate::steering::doses::Lane;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -96,7 +97,7 @@ fn hear(
             let prompt = Arc::new(model.prompt(&session.split().prompts[job.prompt].text)?);
             let audio = generate(model, prompt, protocol.control(*job, strength), steered.clone())?;
             let heard = audio.get(skipped..).unwrap_or(&[]);
-            let state = listener.listen(&mut listener.ear(samples), heard).map(|heard| heard.mean);
+            let state = listener.listen(&mut listener.ear(samples), heard, Watch::IDLE).map(|heard| heard.mean);
             let made = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
             session.hear_progress(&stage, made, jobs.len());
             match state {

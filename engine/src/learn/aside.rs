@@ -11,6 +11,7 @@ use super::matrix::Matrix;
 use super::samples::FitError;
 use super::split::{Part, Split};
 use super::states::States;
+use super::watch::Watch;
 
 /// Orthonormal axes `[axis][hidden]` of one block that hold `share` (below 1) of the variance between the training pieces; none
 /// where clips belong to no pieces.
@@ -67,14 +68,14 @@ fn cleared(direction: &[f32], aside: &[Vec<f64>]) -> Vec<f32> {
 ///
 /// # Errors
 /// As [`axes::judge`].
-pub fn clear(states: &States, split: &Split, axes: Axes, share: f64) -> Result<Axes, LearnError> {
+pub fn clear(states: &States, split: &Split, axes: Axes, share: f64, watch: Watch) -> Result<Axes, LearnError> {
     if share <= 0.0 {
         return Ok(axes);
     }
     let aside: Vec<Vec<Vec<f64>>> =
         (0..states.blocks).map(|block| axes_aside(states, split, block, share)).collect::<Result<_, _>>()?;
     let given = |class: usize, block: usize| cleared(&axes.axes[class][block].direction, &aside[block]);
-    axes::judge(states, split, axes.targets, &given, &|_, _| ())
+    axes::judge(states, split, axes.targets, &given, watch)
 }
 
 #[cfg(test)]
@@ -109,13 +110,13 @@ mod tests {
         let aside = axes_aside(&states, &split, 0, 0.9).expect("finite");
         assert_eq!(aside.len(), 1);
         assert!(aside[0][5].abs() > 0.999, "{aside:?}");
-        let learned = axes::learn(&states, &split, Targets::Classes(3), Method::Mean, &|_, _| ()).expect("learns");
+        let learned = axes::learn(&states, &split, Targets::Classes(3), Method::Mean, None, Watch::IDLE).expect("learns");
         assert!(learned.axes[1][0].direction[5] > 0.15);
-        let cleared = clear(&states, &split, learned.clone(), 0.9).expect("clears");
+        let cleared = clear(&states, &split, learned.clone(), 0.9, Watch::IDLE).expect("clears");
         let axis = &cleared.axes[1][0];
         assert!(axis.direction[5].abs() < 0.02 && axis.direction[1] > 0.7, "{:?}", axis.direction);
         assert!(axis.test > 0.98);
-        assert_eq!(clear(&states, &split, learned.clone(), 0.0).expect("nothing to do"), learned);
+        assert_eq!(clear(&states, &split, learned.clone(), 0.0, Watch::IDLE).expect("nothing to do"), learned);
     }
 
     #[test]

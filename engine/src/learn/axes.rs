@@ -1,6 +1,7 @@
 //! One direction for each class and block, by the method of one's choice, with its detector and held-out scores
 //! (`method.md` 3.4 to 3.8). Worker threads, all cores.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,6 +17,8 @@ use super::score::{auc, correlation};
 use super::search::{Criterion, search};
 use super::split::{Part, Rows, Split};
 use super::states::States;
+use super::told::Told;
+use super::watch::{Stage, Watch};
 use crate::steering::detector::Detector;
 
 /// How a direction is found.
@@ -49,12 +52,12 @@ impl Method {
     }
 
     /// A unit vector that rises with the targets.
-    fn direction(self, train: &Samples, validation: &Samples) -> Result<Vec<f32>, FitError> {
+    fn direction(self, train: &Samples, validation: &Samples, watch: Watch) -> Result<Vec<f32>, FitError> {
         match (self, train.task()) {
             // Gradients centred may predict better and yet have the concept's axis taken out: what counts here is the
             // direction.
             (Self::Rfm, _) => {
-                let found = search(train, validation, &Settings::grid(), Criterion::Direction, &|_| ())?;
+                let found = search(train, validation, &Settings::grid(), Criterion::Direction, &|_| watch.check())?;
                 Ok(found.axis.direction)
             }
             // Of one block alone, the likelihood says nothing: where it begins is the difference of means.
@@ -120,18 +123,49 @@ pub struct Axes {
     pub targets: Targets,
 }
 
-/// Learns them. `progress` hears (fits done, fits in all), from any thread.
+/// Learns them. Fits that took long are kept in the folder `kept`, if any, and read from there the next time.
 ///
 /// # Errors
-/// [`LearnError::TooLittle`] where a part has no clips of a class; [`LearnError::Fit`].
+/// [`LearnError::TooLittle`] where a part has no clips of a class; [`LearnError::Fit`]; [`LearnError::Stopped`].
 pub fn learn(
     states: &States,
     split: &Split,
     targets: Targets,
     method: Method,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    kept: Option<&Path>,
+    watch: Watch,
 ) -> Result<Axes, LearnError> {
-    find(states, split, targets, &|_, _, train, validation| method.direction(train, validation), progress)
+    // The others take no longer than reading a file.
+    let kept = kept.filter(|_| method == Method::Rfm);
+    let finder = |class: usize, block: usize, train: &Samples, validation: &Samples| {
+        let place = kept.map(|folder| folder.join(format!("{class}-{block}.f32")));
+        if let Some(direction) = place.as_deref().and_then(|place| read_fit(place, states.hidden)) {
+            return Ok(direction);
+        }
+        let direction = method.direction(train, validation, watch)?;
+        if let Some(place) = place {
+            keep_fit(&place, &direction);
+        }
+        Ok(direction)
+    };
+    find(states, split, targets, &finder, watch)
+}
+
+/// A direction that was kept; `None` for anything that is not one of this width.
+fn read_fit(place: &Path, hidden: usize) -> Option<Vec<f32>> {
+    let bytes = std::fs::read(place).ok().filter(|bytes| bytes.len() == 4 * hidden)?;
+    let direction: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    direction.iter().all(|x| x.is_finite()).then_some(direction)
+}
+
+/// One that cannot be kept is fitted again the next time.
+fn keep_fit(place: &Path, direction: &[f32]) {
+    let bytes: Vec<u8> = direction.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let beside: PathBuf = place.with_extension("part");
+    let kept = place.parent().map_or(Ok(()), std::fs::create_dir_all);
+    if let Err(why) = kept.and_then(|()| std::fs::write(&beside, bytes)).and_then(|()| std::fs::rename(&beside, place)) {
+        log::info!("a fit cannot be kept in {}: {why}", place.display());
+    }
 }
 
 /// The same for directions that come from elsewhere, `given(class, block)`: their detectors and scores.
@@ -143,9 +177,9 @@ pub fn judge(
     split: &Split,
     targets: Targets,
     given: &(dyn Fn(usize, usize) -> Vec<f32> + Sync),
-    progress: &(dyn Fn(usize, usize) + Sync),
+    watch: Watch,
 ) -> Result<Axes, LearnError> {
-    find(states, split, targets, &|class, block, _, _| Ok(given(class, block)), progress)
+    find(states, split, targets, &|class, block, _, _| Ok(given(class, block)), watch)
 }
 
 type Finder<'a> = &'a (dyn Fn(usize, usize, &Samples, &Samples) -> Result<Vec<f32>, FitError> + Sync);
@@ -155,7 +189,7 @@ fn find(
     split: &Split,
     targets: Targets,
     finder: Finder,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    watch: Watch,
 ) -> Result<Axes, LearnError> {
     let (blocks, count) = (states.blocks, targets.count());
     let (mean, deviation) = split.scale();
@@ -171,6 +205,7 @@ fn find(
     let flat: Vec<Axis> = (0..count * blocks)
         .into_par_iter()
         .map(|index| {
+            watch.check()?;
             let (class, block) = (index / blocks, index % blocks);
             let parts = [Part::Train, Part::Validation, Part::Test].map(|part| rows(part, class));
             let features = parts.each_ref().map(|rows| states.features(block, rows.clips.iter().copied()));
@@ -190,7 +225,7 @@ fn find(
             let detector = detector::fit(&projected, &parts[0].targets, task);
             let levels = levels(&projected, &parts[0].targets, task);
             let axis = Axis { detector, levels, validation: score(&validation), test: score(&test), direction };
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, count * blocks);
+            watch.hear(Stage::Fitting, done.fetch_add(1, Ordering::Relaxed) + 1, count * blocks);
             Ok(axis)
         })
         .collect::<Result<_, LearnError>>()?;
@@ -238,6 +273,29 @@ impl Axes {
             right as f32 / all.max(1) as f32
         };
         Some((0..states.blocks).into_par_iter().map(share).collect())
+    }
+
+    /// How well test clips are told in the block that validation clips say is best; `accuracy` is that of [`Axes::accuracy`].
+    /// `None` for levels.
+    pub fn told(&self, states: &States, split: &Split, accuracy: Option<&[f32]>) -> Option<Told> {
+        let Targets::Classes(count) = self.targets else { return None };
+        let validation = |block: usize| self.axes.iter().map(|own| own[block].validation).sum::<f32>();
+        let block = (0..states.blocks).max_by(|&a, &b| validation(a).total_cmp(&validation(b)))?;
+        let clips = split.part(Part::Test).count();
+        if let Some(right) = accuracy.and_then(|own| own.get(block)) {
+            return Some(Told { right: *right, chance: 1.0 / count as f32, clips });
+        }
+        let axis = &self.axes.first()?[block];
+        let (mut right, mut all) = ([0.0f32; 2], [0.0f32; 2]);
+        for (clip, label) in split.part(Part::Test) {
+            let state = states.features(block, std::iter::once(clip));
+            let sure = axis.detector.value(axis.direction.iter().zip(&state).map(|(a, b)| a * b).sum());
+            let side = usize::from(label.class != 0);
+            all[side] += 1.0;
+            right[side] += f32::from(u8::from((sure > 0.0) == (label.class == 0)));
+        }
+        let share = |side: usize| right[side] / all[side].max(1.0);
+        Some(Told { right: (share(0) + share(1)) / 2.0, chance: 0.5, clips })
     }
 }
 
@@ -293,7 +351,7 @@ mod tests {
     fn every_method_finds_the_planted_axes_and_knows_where_there_are_none() {
         let (states, split) = planted();
         for method in Method::ALL {
-            let axes = learn(&states, &split, Targets::Classes(3), method, &|_, _| ()).expect("learns");
+            let axes = learn(&states, &split, Targets::Classes(3), method, None, Watch::IDLE).expect("learns");
             for (class, blocks) in axes.axes.iter().enumerate() {
                 let axis = &blocks[0];
                 let (own, rest) = (axis.direction[class], axis.direction[(class + 1) % 3]);
@@ -315,7 +373,7 @@ mod tests {
     fn levels_rise_along_their_axis() {
         let (states, split) = planted();
         for method in Method::ALL {
-            let axes = learn(&states, &split, Targets::Level, method, &|_, _| ()).expect("learns");
+            let axes = learn(&states, &split, Targets::Level, method, None, Watch::IDLE).expect("learns");
             let axis = &axes.axes[0][0];
             assert!(axis.direction[0] < -0.4 && axis.direction[2] > 0.4, "{method:?}: {:?}", axis.direction);
             assert!(axis.test > 0.85 && axes.accuracy(&states, &split, Part::Test).is_none());
@@ -336,5 +394,29 @@ mod tests {
         let (_, split) = planted();
         assert!(check(&split, Targets::Classes(3)).is_ok());
         assert!(check(&split, Targets::Classes(4)).is_err());
+    }
+
+    #[test]
+    fn fits_are_kept_and_a_stop_is_no_failure() {
+        use super::super::watch::Stopped;
+        let (states, split) = planted();
+        let folder = std::env::temp_dir().join(format!("tiller-fits-{}", std::process::id()));
+        let left = AtomicUsize::new(2);
+        let check = || match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Stopped),
+        };
+        let learn = |watch| learn(&states, &split, Targets::Classes(3), Method::Rfm, Some(&folder), watch);
+        let stopped = learn(Watch::IDLE.checked_by(&check)).expect_err("two checks are not enough");
+        assert!(stopped.is_stop(), "{stopped}");
+        let whole = learn(Watch::IDLE).expect("learns");
+        let kept = || std::fs::read_dir(&folder).expect("a folder").count();
+        assert_eq!(kept(), 6);
+        // Six fits, and one check each: nothing is fitted again.
+        left.store(6, Ordering::Relaxed);
+        assert_eq!(learn(Watch::IDLE.checked_by(&check)).expect("reads"), whole);
+        std::fs::write(folder.join("1-0.f32"), [0; 5]).expect("written");
+        assert_eq!(learn(Watch::IDLE).expect("fits the damaged one again"), whole);
+        std::fs::remove_dir_all(&folder).expect("cleaned");
     }
 }

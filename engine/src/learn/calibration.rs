@@ -1,6 +1,7 @@
 //! What strength 1 means for a checkpoint: the smallest dose that all but reaches the best that steering does while it is
 //! still music, heard by the outside ear in generated pieces. More would cost sound and gain nothing. Worker threads.
 
+use super::watch::{Stage, Watch};
 use crate::control::{ControlFrame, Lanes};
 use crate::decoder::sampling::Sampling;
 use crate::evaluation::EvaluationError;
@@ -64,16 +65,15 @@ pub struct Trial {
     pub music: bool,
 }
 
-/// Tries the doses on a lane of a checkpoint and sets the one that it found, with the trials in the provenance. `progress`
-/// hears (pieces done, pieces in all), from any thread.
+/// Tries the doses on a lane of a checkpoint and sets the one that it found, with the trials in the provenance.
 ///
 /// # Errors
-/// When the model fails or does not play these directions.
+/// [`super::LearnError::Stopped`]; when the model fails or does not play these directions.
 pub fn calibrate(
     source: &ModelSource,
     aim: Aim,
     directions: &mut Directions,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    watch: Watch,
 ) -> Result<f32, EvaluationError> {
     let tried = doses(directions.manner);
     // Strengths go to 1, so that is what the largest dose gets.
@@ -90,8 +90,9 @@ pub fn calibrate(
     let heard: Vec<SteeredPiece> = (0..all)
         .into_par_iter()
         .map(|i| {
+            watch.check().map_err(super::LearnError::from)?;
             let piece = play(&model, &prompts, aim, strengths[i / PIECES], i % PIECES);
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
+            watch.hear(Stage::Playing, done.fetch_add(1, Ordering::Relaxed) + 1, all);
             piece
         })
         .collect::<Result<_, _>>()?;

@@ -5,6 +5,7 @@ use super::LearnError;
 use super::axes::{self, Axes, Method, Targets};
 use super::split::Split;
 use super::states::States;
+use super::watch::{Stage, Watch};
 use crate::control::{Chord, Quality};
 use crate::steering::directions::Directions;
 use std::str::FromStr;
@@ -84,7 +85,6 @@ impl FromStr for ChordParts {
 const CHORDS: Targets = Targets::Classes(Chord::COUNT);
 
 /// Directions of all chords from directions of what they are made of, each learned by `method` on the chords' own clips.
-/// `progress` hears (fits done, fits in all), from any thread.
 ///
 /// # Errors
 /// As [`axes::learn`].
@@ -93,7 +93,7 @@ pub fn of_parts(
     split: &Split,
     parts: ChordParts,
     method: Method,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    watch: Watch,
 ) -> Result<Axes, LearnError> {
     let sizes = parts.sizes();
     let all = sizes.iter().sum::<usize>() * states.blocks;
@@ -101,24 +101,24 @@ pub fn of_parts(
     for (group, size) in sizes.iter().enumerate() {
         let before = sizes[..group].iter().sum::<usize>() * states.blocks;
         let own = split.regrouped(|class| parts.members(class)[group]);
-        let hear = |done, _| progress(before + done, all);
-        learned.push(axes::learn(states, &own, Targets::Classes(*size), method, &hear)?);
+        let hear = |stage: Stage, done, _| watch.hear(stage, before + done, all);
+        learned.push(axes::learn(states, &own, Targets::Classes(*size), method, None, watch.heard_by(&hear))?);
     }
     let given = |class: usize, block: usize| {
         let members = parts.members(class).into_iter().zip(&learned);
         let own: Vec<&[f32]> = members.map(|(member, group)| &group.axes[member][block].direction[..]).collect();
         sum(&own)
     };
-    axes::judge(states, split, CHORDS, &given, &|_, _| ())
+    axes::judge(states, split, CHORDS, &given, watch.heard_by(&|_, _, _| ()))
 }
 
 /// Directions of all chords from those of the twelve notes.
 ///
 /// # Errors
 /// As [`axes::learn`].
-pub fn of_notes(states: &States, split: &Split, notes: &Directions) -> Result<Axes, LearnError> {
+pub fn of_notes(states: &States, split: &Split, notes: &Directions, watch: Watch) -> Result<Axes, LearnError> {
     let given = |class: usize, block: usize| sum(&tones(class).map(|tone| notes.vector(tone, block)));
-    axes::judge(states, split, CHORDS, &given, &|_, _| ())
+    axes::judge(states, split, CHORDS, &given, watch)
 }
 
 /// Sum of unit vectors, of length 1 itself.

@@ -1,7 +1,7 @@
 //! Directions of a concept family from rendered clips, or of a trait from the user's own audio: listens to the clips through
 //! the checkpoint and finds an axis for each class and block. Worker threads, all cores.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::LearnError;
 use super::aside;
@@ -12,9 +12,11 @@ use super::lessons;
 use super::listener::{FIRST_FRAME, Listener};
 use super::split::{Label, Part, Split};
 use super::states::{StateFolder, States};
+use super::told::Told;
+use super::watch::Watch;
 use crate::dataset::GENERATOR_VERSION;
 use crate::dataset::concepts::{Clips, Concept, ConceptClip};
-use crate::dataset::render::Renderer;
+use crate::dataset::render::{Renderer, Tones};
 use crate::steering::block_weights::BlockWeights;
 use crate::steering::directions::Directions;
 use crate::steering::push::Manner;
@@ -24,8 +26,8 @@ use crate::steering::push::Manner;
 pub struct Request<'a> {
     /// The concept family.
     pub concept: Concept,
-    /// SoundFont that the clips are rendered from.
-    pub soundfont: &'a Path,
+    /// What the clips are rendered from.
+    pub tones: &'a Tones,
     /// What clips of notes and chords are like.
     pub clips: Clips,
     /// Instruments to learn from, at most; tempo has all of them.
@@ -42,15 +44,6 @@ pub struct Request<'a> {
     pub states: &'a StateFolder,
 }
 
-/// What is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Rendering clips and listening to them.
-    Listening,
-    /// Finding directions in what was heard.
-    Fitting,
-}
-
 /// Directions, and what held-out instruments said of them.
 #[derive(Clone, Debug)]
 pub struct Learned {
@@ -62,18 +55,22 @@ pub struct Learned {
     pub accuracy: Option<Vec<f32>>,
     /// AUC of class against rest on test clips, or correlation with the level, `[class][block]`.
     pub test: Vec<Vec<f32>>,
+    /// How well they are told in the block that validation says is best; `None` for levels.
+    pub told: Option<Told>,
+    /// The user's files were so few that stretches of one are on both sides: what is told flatters.
+    pub stretched: bool,
 }
 
-/// Learns the directions of a family. `progress` hears (stage, items done, items in all), from any thread.
+/// Learns the directions of a family.
 ///
 /// # Errors
 /// [`LearnError`], by name.
 pub fn learn(
     listener: &Listener,
     request: &Request,
-    progress: &(dyn Fn(Stage, usize, usize) + Sync),
+    watch: Watch,
 ) -> Result<Learned, LearnError> {
-    let renderer = Renderer::open(request.soundfont)?;
+    let renderer = Renderer::of(request.tones)?;
     let music = if request.clips == Clips::Music { request.concept.music(request.instruments) } else { None };
     let kind = if music.is_some() { Clips::Music } else { Clips::Strikes };
     // Spread over the families of instruments rather than the first few.
@@ -89,14 +86,13 @@ pub fn learn(
     let version = GENERATOR_VERSION.to_string();
     let key = [request.concept.name(), &described, &version, font];
     let size = (clips.len(), ConceptClip::SAMPLES);
-    let listening = |done, all| progress(Stage::Listening, done, all);
-    let states = request.states.listen(listener, &key, size, &listening, |clip| Ok(clips[clip].render(&renderer)?))?;
+    let states = request.states.listen(listener, &key, size, watch, |clip| Ok(clips[clip].render(&renderer)?))?;
     let label = |(clip, heard): (&ConceptClip, &Option<_>)| heard.as_ref().map(|_| Label::from(clip));
     let split = Split::new(clips.iter().zip(&states.heard).map(label).collect());
     let names = request.concept.classes();
     let targets = if request.concept.is_level() { Targets::Level } else { Targets::Classes(names.len()) };
     let data = serde_json::json!({
-        "soundfont": request.soundfont.file_name().map(|name| name.to_string_lossy().into_owned()),
+        "soundfont": request.tones.name(),
         "soundfont_sha256": font,
         "generator_version": GENERATOR_VERSION,
         "kind": kind.name(),
@@ -107,25 +103,27 @@ pub fn learn(
         "chords": (request.concept == Concept::Chords).then(|| request.chords.name()),
     });
     axes::check(&split, targets)?;
-    let fitting = |done, all| progress(Stage::Fitting, done, all);
     let axes = match (request.concept, request.chords) {
         (Concept::Chords, ChordParts::RootAndQuality | ChordParts::Roles) if request.method != Method::Likelihood => {
-            chords::of_parts(&states, &split, request.chords, request.method, &fitting)?
+            chords::of_parts(&states, &split, request.chords, request.method, watch)?
         }
         (Concept::Chords, ChordParts::Notes) => {
-            let notes = learn(listener, &Request { concept: Concept::Notes, ..request.clone() }, progress)?;
-            chords::of_notes(&states, &split, &notes.directions)?
+            let notes = learn(listener, &Request { concept: Concept::Notes, ..request.clone() }, watch)?;
+            chords::of_notes(&states, &split, &notes.directions, watch)?
         }
         _ if request.method == Method::Likelihood => {
             let parts = match request.concept {
                 Concept::Chords => request.chords.vectors(),
                 _ => (0..targets.count()).map(|class| vec![class]).collect(),
             };
-            lessons::by_likelihood(listener, &renderer, &clips, (&states, &split), targets, &parts, &fitting)?
+            lessons::by_likelihood(listener, &renderer, &clips, (&states, &split), targets, &parts, watch)?
         }
-        _ => axes::learn(&states, &split, targets, request.method, &fitting)?,
+        _ => {
+            let kept = request.states.fits(listener, &key);
+            axes::learn(&states, &split, targets, request.method, Some(&kept), watch)?
+        }
     };
-    let axes = aside::clear(&states, &split, axes, request.aside)?;
+    let axes = aside::clear(&states, &split, axes, request.aside, watch)?;
     let subject = Subject { name: request.concept.name(), classes: names, method: request.method, data };
     Ok(learned(listener, &states, &split, &axes, subject, request.full_dose))
 }
@@ -133,8 +131,10 @@ pub fn learn(
 /// A trait to learn from the user's own audio.
 #[derive(Clone, Debug)]
 pub struct TraitRequest<'a> {
-    /// Folder with `with/` and `without/`.
-    pub folder: &'a Path,
+    /// Sound files with it.
+    pub with: &'a [PathBuf],
+    /// Sound files without it.
+    pub without: &'a [PathBuf],
     /// What to call it.
     pub name: &'a str,
     /// How the direction is found.
@@ -145,14 +145,14 @@ pub struct TraitRequest<'a> {
     pub states: &'a StateFolder,
 }
 
-/// Learns a trait. `progress` as in [`learn`].
+/// Learns a trait.
 ///
 /// # Errors
 /// [`LearnError`], by name.
 pub fn learn_trait(
     listener: &Listener,
     request: &TraitRequest,
-    progress: &(dyn Fn(Stage, usize, usize) + Sync),
+    watch: Watch,
 ) -> Result<Learned, LearnError> {
     if request.method == Method::Likelihood {
         return Err(LearnError::TooLittle(
@@ -161,12 +161,11 @@ pub fn learn_trait(
                 .to_owned(),
         ));
     }
-    let folder = Folder::read(request.folder)?;
+    let folder = Folder::of([request.with, request.without], watch)?;
     let size = (folder.clips.len(), CLIP_SAMPLES);
-    let listening = |done, all| progress(Stage::Listening, done, all);
     let key = ["folder", &folder.hash];
     let states =
-        request.states.listen(listener, &key, size, &listening, |i| Ok(Some(folder.clips[i].audio.clone())))?;
+        request.states.listen(listener, &key, size, watch, |i| Ok(Some(folder.clips[i].audio.clone())))?;
     let split = Split::by_file(folder.clips.iter().map(|clip| Some(clip.label)).collect());
     let data = serde_json::json!({
         "files": folder.files,
@@ -177,10 +176,11 @@ pub fn learn_trait(
     // One direction: from the clips without the trait to those with it.
     let targets = Targets::Classes(1);
     axes::check(&split, targets)?;
-    let fitting = |done, all| progress(Stage::Fitting, done, all);
-    let axes = axes::learn(&states, &split, targets, request.method, &fitting)?;
+    let kept = request.states.fits(listener, &key);
+    let axes = axes::learn(&states, &split, targets, request.method, Some(&kept), watch)?;
     let subject = Subject { name: request.name, classes: vec![request.name.to_owned()], method: request.method, data };
-    Ok(learned(listener, &states, &split, &axes, subject, request.full_dose))
+    let learned = learned(listener, &states, &split, &axes, subject, request.full_dose);
+    Ok(Learned { stretched: folder.stretched, ..learned })
 }
 
 /// What is learned, whatever it is learned from.
@@ -200,6 +200,7 @@ fn learned(
     full_dose: f32,
 ) -> Learned {
     let accuracy = axes.accuracy(states, split, Part::Test);
+    let told = axes.told(states, split, accuracy.as_deref());
     let block_norms = states.block_norms();
     let rms: Vec<f32> = block_norms.iter().map(|norm| norm / (states.hidden as f32).sqrt()).collect();
     let each = || axes.axes.iter().flatten();
@@ -216,6 +217,7 @@ fn learned(
             "rule": "instruments or files that nothing was fitted to; AUC of class against rest, or correlation with the level",
             "score": test,
             "accuracy_by_block": accuracy,
+            "told": told,
         },
         "block_rms": rms,
     });
@@ -239,12 +241,13 @@ fn learned(
         provenance: provenance.to_string(),
         classes: subject.classes,
     };
-    Learned { directions, clips: split.count(), accuracy, test }
+    Learned { directions, clips: split.count(), accuracy, test, told, stretched: false }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use super::super::watch::Stage;
     use crate::checkpoint::CheckpointSource;
     use crate::dataset::render::DEFAULT_SOUNDFONT;
     use crate::embedded;
@@ -258,7 +261,7 @@ mod tests {
         let states = StateFolder::new(folder.clone());
         let request = Request {
             concept: Concept::Notes,
-            soundfont: Path::new(DEFAULT_SOUNDFONT),
+            tones: &Tones::SoundFont(DEFAULT_SOUNDFONT.into()),
             clips: Clips::Strikes,
             instruments: 4,
             method: Method::Mean,
@@ -268,10 +271,10 @@ mod tests {
             states: &states,
         };
         let heard = AtomicUsize::new(0);
-        let count = |stage, _, _| {
+        let count = |stage: Stage, _, _| {
             heard.fetch_add(usize::from(stage == Stage::Listening), Ordering::Relaxed);
         };
-        let learned = learn(&listener, &request, &count).unwrap_or_else(|error| panic!("{error}"));
+        let learned = learn(&listener, &request, Watch::hearing(&count)).unwrap_or_else(|error| panic!("{error}"));
         let directions = &learned.directions;
         directions
             .check("notes", listener.name(), listener.hash(), listener.blocks(), listener.hidden())
@@ -289,8 +292,8 @@ mod tests {
         assert!(c.iter().zip(g).map(|(a, b)| a * b).sum::<f32>() < 0.5);
         // What was heard is not heard again, and gives the same.
         assert_eq!(heard.swap(0, Ordering::Relaxed), 4 * 48);
-        let again = learn(&listener, &request, &count).expect("learns again");
-        assert_eq!((&again.directions, heard.load(Ordering::Relaxed)), (directions, 2));
+        let again = learn(&listener, &request, Watch::hearing(&count)).expect("learns again");
+        assert_eq!((&again.directions, heard.load(Ordering::Relaxed)), (directions, 6));
         std::fs::remove_dir_all(folder).expect("cleaned");
     }
 }

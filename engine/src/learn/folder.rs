@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::LearnError;
 use super::split::Label;
+use super::watch::Watch;
 use crate::dataset::SAMPLE_RATE;
 use crate::dataset::render::{CLIP_RMS, scale_to};
 use crate::sound_file::Sound;
@@ -29,7 +30,7 @@ const FILES: usize = 3;
 /// Groups that a side is cut into when it has fewer files.
 const STRETCHES: usize = 5;
 
-/// One clip of a folder.
+/// One clip.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FolderClip {
     /// Mono samples at 32 kHz, [`CLIP_SAMPLES`] at most.
@@ -38,7 +39,7 @@ pub struct FolderClip {
     pub label: Label,
 }
 
-/// The clips of a folder.
+/// The clips of both sides.
 #[derive(Clone, Debug)]
 pub struct Folder {
     /// Clips that sound, side by side.
@@ -49,6 +50,14 @@ pub struct Folder {
     pub files: usize,
     /// There were too few files, so stretches of the same file are in different parts: held-out scores flatter.
     pub stretched: bool,
+}
+
+/// The files in `with/` and `without/` of `folder`.
+///
+/// # Errors
+/// A side that cannot be read or holds no sound files.
+pub fn sides(folder: &Path) -> Result<[Vec<PathBuf>; 2], LearnError> {
+    Ok([sound_files(&folder.join("with"))?, sound_files(&folder.join("without"))?])
 }
 
 fn sound_files(folder: &Path) -> Result<Vec<PathBuf>, LearnError> {
@@ -87,19 +96,29 @@ fn resampled(sound: &Sound) -> Result<Vec<f32>, LearnError> {
 }
 
 impl Folder {
-    /// Reads `with/` and `without/` of `folder` and cuts their files into clips of four seconds.
+    /// Cuts files with the trait and files without it into clips of four seconds.
     ///
     /// # Errors
-    /// A side without sound files, a file that cannot be read or resampled.
-    pub fn read(folder: &Path) -> Result<Self, LearnError> {
-        let sides = [sound_files(&folder.join("with"))?, sound_files(&folder.join("without"))?];
+    /// A side without files, a file that cannot be read or resampled; [`LearnError::Stopped`].
+    pub fn of(sides: [&[PathBuf]; 2], watch: Watch) -> Result<Self, LearnError> {
+        if let Some(side) = sides.iter().position(|files| files.is_empty()) {
+            let (missing, other) = if side == 0 { ("with", "without") } else { ("without", "with") };
+            return Err(LearnError::TooLittle(format!(
+                "there are no recordings {missing} the trait: a direction leads from those {other} it to those {missing} it, so \
+                 give some of both"
+            )));
+        }
         let mut digest = Sha256::new();
         let mut clips = Vec::new();
         let mut first_group = 0;
         let stretched = sides.iter().any(|files| files.len() < FILES);
+        let read = |path: &PathBuf| {
+            watch.check()?;
+            Ok((hash(path)?, cut(path)?))
+        };
         for (class, files) in sides.iter().enumerate() {
             let cut: Vec<(String, Vec<Vec<f32>>)> =
-                files.par_iter().map(|path| Ok((hash(path)?, cut(path)?))).collect::<Result<_, LearnError>>()?;
+                files.par_iter().map(read).collect::<Result<_, LearnError>>()?;
             let count: usize = cut.iter().map(|(_, clips)| clips.len()).sum();
             let mut place = 0;
             for (file, (hash, audio)) in cut.into_iter().enumerate() {
@@ -114,7 +133,7 @@ impl Folder {
             first_group += files.len().max(STRETCHES);
         }
         let hash = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { clips, hash, files: sides.iter().map(Vec::len).sum(), stretched })
+        Ok(Self { clips, hash, files: sides.iter().map(|files| files.len()).sum(), stretched })
     }
 }
 
@@ -159,6 +178,11 @@ mod tests {
         folder
     }
 
+    fn read(folder: &Path) -> Result<Folder, LearnError> {
+        let [with, without] = sides(folder)?;
+        Folder::of([&with, &without], Watch::IDLE)
+    }
+
     #[test]
     fn files_are_resampled_cut_and_kept_together() {
         let folder = folder("three");
@@ -167,7 +191,7 @@ mod tests {
             tone(220.0, 32_000, 4.5).write(&folder.join(format!("without/{i}.flac"))).expect("written");
         }
         std::fs::write(folder.join("with/notes.txt"), "no sound").expect("written");
-        let read = Folder::read(&folder).expect("reads");
+        let read = read(&folder).expect("reads");
         assert_eq!((read.files, read.stretched, read.clips.len()), (6, false, 3 * 2 + 3));
         let (with, without): (Vec<_>, Vec<_>) = read.clips.iter().partition(|clip| clip.label.class == 0);
         assert!(with.iter().all(|clip| clip.label.group < 3) && without.iter().all(|clip| clip.label.group >= 5));
@@ -178,17 +202,17 @@ mod tests {
         }
         let before = read.hash;
         tone(441.0, 44_100, 9.0).write(&folder.join("with/0.wav")).expect("written");
-        assert_ne!(Folder::read(&folder).expect("reads").hash, before);
+        assert_ne!(read(&folder).expect("reads").hash, before);
         std::fs::remove_dir_all(folder).expect("cleaned");
     }
 
     #[test]
     fn few_files_are_stretched_and_none_are_refused() {
         let folder = folder("few");
-        assert!(Folder::read(&folder).is_err());
+        assert!(read(&folder).is_err());
         tone(440.0, 32_000, 41.0).write(&folder.join("with/a.wav")).expect("written");
         tone(220.0, 32_000, 41.0).write(&folder.join("without/a.wav")).expect("written");
-        let read = Folder::read(&folder).expect("reads");
+        let read = read(&folder).expect("reads");
         let groups = |class| {
             let mut groups: Vec<usize> =
                 read.clips.iter().filter(|c| c.label.class == class).map(|c| c.label.group).collect();
@@ -198,7 +222,7 @@ mod tests {
         assert!(read.stretched);
         assert_eq!((groups(0), groups(1)), (vec![0, 1, 2, 3, 4], vec![5, 6, 7, 8, 9]));
         std::fs::write(folder.join("with/broken.wav"), "RIFF").expect("written");
-        assert!(Folder::read(&folder).is_err());
+        assert!(read(&folder).is_err());
         std::fs::remove_dir_all(folder).expect("cleaned");
     }
 }

@@ -11,6 +11,7 @@ use super::likelihood::{Course, FRAMES, Lesson};
 use super::listener::Listener;
 use super::split::{Part, Split};
 use super::states::States;
+use super::watch::{Stage, Watch};
 use crate::checkpoint::Checkpoint;
 use crate::dataset::concepts::ConceptClip;
 use crate::dataset::render::Renderer;
@@ -18,7 +19,8 @@ use crate::decoder::gradient::Differentiable;
 use crate::text::TextEncoder;
 
 /// Learns the vectors of a concept by likelihood, from clips of instruments that are not for test, and judges them on those. Each
-/// class is the sum of the vectors that `parts` lists for it. `progress` hears (items done, items in all): clips first, then steps.
+/// class is the sum of the vectors that `parts` lists for it.
+/// What is heard of are clips first, then steps.
 ///
 /// # Errors
 /// [`LearnError::TooLittle`] where no clip is a version of a piece; what the clips or the checkpoint refuse.
@@ -29,7 +31,7 @@ pub fn by_likelihood(
     (states, split): (&States, &Split),
     targets: Targets,
     parts: &[Vec<usize>],
-    progress: &(dyn Fn(usize, usize) + Sync),
+    watch: Watch,
 ) -> Result<Axes, LearnError> {
     let checkpoint = Checkpoint::load(listener.source(), &|_| ())?;
     let (weights, config) = (&checkpoint.weights, &checkpoint.config);
@@ -47,9 +49,11 @@ pub fn by_likelihood(
     let done = AtomicUsize::new(0);
     let middle = middle_and_reach(&own);
     let lesson = |versions: &&[&ConceptClip]| -> Result<Option<Lesson>, LearnError> {
+        watch.check()?;
         let Some((prompt, composed)) = versions[0].as_composed(renderer)? else { return Ok(None) };
         let mut codes = Vec::new();
         for clip in *versions {
+            watch.check()?;
             let Some(audio) = clip.render(renderer)? else { return Ok(None) };
             let amount = match targets {
                 Targets::Classes(_) => 1.0,
@@ -57,7 +61,7 @@ pub fn by_likelihood(
             };
             codes.push((clip.class, amount, listener.codes(&audio)?));
         }
-        progress(done.fetch_add(1, Ordering::Relaxed) + 1, pieces.len());
+        watch.hear(Stage::Listening, done.fetch_add(1, Ordering::Relaxed) + 1, pieces.len());
         let composed = listener.codes(&composed)?;
         let long = composed.len() >= FRAMES && codes.iter().all(|(.., codes)| codes.len() >= FRAMES);
         let words = decoder.words(&text.encode(&prompt)?.states);
@@ -73,7 +77,7 @@ pub fn by_likelihood(
     }
     let norms = states.block_norms();
     let course = Course::new(&decoder, listener.pattern(), &lessons, targets, parts);
-    let vectors = course.learn(&norms, &|step, steps| progress(step, steps));
+    let vectors = course.learn(&norms, watch)?;
     let hidden = states.hidden;
     // In shares of a block's norm, of which the mean over classes and blocks is one dose.
     let share = |class: usize, block: usize| {
@@ -87,7 +91,7 @@ pub fn by_likelihood(
         let part = &vectors[class][block * hidden..][..hidden];
         part.iter().map(|x| x / (norms[block] * dose)).collect()
     };
-    judge(states, split, targets, &given, &|_, _| ())
+    judge(states, split, targets, &given, watch.heard_by(&|_, _, _| ()))
 }
 
 /// Middle of the clips' levels and how far they reach from there, as logarithms: tempi are heard as ratios.

@@ -10,6 +10,7 @@
 use rayon::prelude::*;
 
 use super::axes::Targets;
+use super::watch::{Stage, Stopped, Watch};
 use crate::dataset::random::Random;
 use crate::decoder::MAX_CODEBOOKS;
 use crate::decoder::delay_pattern::DelayPattern;
@@ -93,9 +94,11 @@ impl<'a> Course<'a> {
         Self { decoder, pattern, lessons, rest, parts, size: [STEPS, MOVES, RESTS] }
     }
 
-    /// Vectors `[class][blocks * hidden]`, in the size of states, whose mean norms are `norms`. `progress` hears (steps done,
-    /// steps in all).
-    pub fn learn(&self, norms: &[f32], progress: &dyn Fn(usize, usize)) -> Vec<Vec<f32>> {
+    /// Vectors `[class][blocks * hidden]`, in the size of states, whose mean norms are `norms`.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn learn(&self, norms: &[f32], watch: Watch) -> Result<Vec<Vec<f32>>, Stopped> {
         let classes = self.parts.len();
         let count = self.parts.iter().flatten().max().map_or(0, |last| last + 1);
         let hidden = self.decoder.decoder().hidden();
@@ -108,11 +111,14 @@ impl<'a> Course<'a> {
         let mut vectors = self.sums(&parts, width);
         let mut adam = Adam::new(count * width);
         for step in 0..steps {
-            progress(step, steps);
+            watch.hear(Stage::Fitting, step, steps);
             let tasks = (0..moves + rests).map(|index| self.task(classes, step, index)).collect::<Vec<_>>();
             let counts = self.counts(&tasks);
-            let slopes: Vec<Slope> =
-                tasks.par_iter().map(|task| self.slope(task, &vectors[task.class], &counts)).collect();
+            let slope = |task: &Task| {
+                watch.check()?;
+                Ok(self.slope(task, &vectors[task.class], &counts))
+            };
+            let slopes = tasks.par_iter().map(slope).collect::<Result<Vec<Slope>, Stopped>>()?;
             let mut gradient = vec![0.0f32; count * width];
             for (class, slope) in &slopes {
                 for part in &self.parts[*class] {
@@ -127,7 +133,7 @@ impl<'a> Course<'a> {
             all.for_each(|((x, own), scale)| *x += own * scale);
             vectors = self.sums(&parts, width);
         }
-        vectors
+        Ok(vectors)
     }
 
     /// The classes' vectors.
@@ -334,8 +340,9 @@ mod tests {
         let learned = |rest: f32| {
             let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2), &own_parts);
             let course = Course { size: [8, 6, 3], rest, ..course };
-            let vectors = course.learn(&norms, &|_, _| ());
-            assert_eq!(vectors, course.learn(&norms, &|_, _| ()), "the same lessons give the same vectors");
+            let learn = || course.learn(&norms, Watch::IDLE).expect("nobody stops it");
+            let vectors = learn();
+            assert_eq!(vectors, learn(), "the same lessons give the same vectors");
             losses(&Course { size: [8, 8, 8], ..course }, Some(&vectors))
         };
         let course = Course::new(&decoder, &pattern, &lessons, Targets::Classes(2), &own_parts);

@@ -4,6 +4,7 @@
 use std::str::FromStr;
 
 use super::LearnError;
+use super::watch::Watch;
 use crate::checkpoint::{Checkpoint, CheckpointSource};
 use crate::codec::CodecEncoder;
 use crate::dataset::SAMPLE_RATE;
@@ -168,8 +169,8 @@ impl Listener {
     /// them through the unconditional row (no text), teacher-forced.
     ///
     /// # Errors
-    /// When the clip has too few frames, or the model's numbers are not finite.
-    pub fn listen(&self, ear: &mut Ear, audio: &[f32]) -> Result<Heard, LearnError> {
+    /// When the clip has too few frames, or the model's numbers are not finite; [`LearnError::Stopped`].
+    pub fn listen(&self, ear: &mut Ear, audio: &[f32], watch: Watch) -> Result<Heard, LearnError> {
         let columns = self.columns(audio, self.layout)?;
         if columns.len() <= FIRST_FRAME {
             return Err(LearnError::TooLittle(format!(
@@ -181,6 +182,7 @@ impl Listener {
         let mut sums = vec![0.0f64; blocks * hidden];
         let mut norms = vec![0.0f64; blocks];
         for (pass, columns) in columns.chunks(ROWS).enumerate() {
+            watch.check()?;
             let first = pass * ROWS;
             let rows: Vec<Row> = (first..)
                 .zip(columns)

@@ -8,6 +8,10 @@ use super::matrix::Matrix;
 use super::samples::{FitError, Samples, centred};
 use super::score::Scores;
 use super::solver::solve_ridge;
+use super::watch::Stopped;
+
+/// Hears the share done after every iteration; what it returns ends the fit.
+pub type Progress<'a> = &'a dyn Fn(f32) -> Result<(), Stopped>;
 
 /// How the kernel's bandwidth is found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -182,7 +186,7 @@ impl<'a> Parts<'a> {
         })
     }
 
-    pub(super) fn fit(&self, settings: &Settings, progress: &dyn Fn(f32)) -> Result<Fit, FitError> {
+    pub(super) fn fit(&self, settings: &Settings, progress: Progress) -> Result<Fit, FitError> {
         settings.check()?;
         let mut metric: Option<Matrix> = None;
         let mut history: Vec<Scores> = Vec::with_capacity(settings.iterations + 1);
@@ -234,9 +238,9 @@ impl<'a> Parts<'a> {
                 });
             }
             metric = Some(next);
-            progress((iteration + 1) as f32 / (settings.iterations + 1) as f32);
+            progress((iteration + 1) as f32 / (settings.iterations + 1) as f32)?;
         }
-        progress(1.0);
+        progress(1.0)?;
         let bandwidth = match settings.bandwidth {
             Bandwidth::Fixed(bandwidth) => bandwidth,
             Bandwidth::OfMedian(share) | Bandwidth::Refitted(share) => share * self.median,
@@ -258,7 +262,7 @@ pub fn fit(
     train: &Samples,
     validation: &Samples,
     settings: &Settings,
-    progress: &dyn Fn(f32),
+    progress: Progress,
 ) -> Result<Fit, FitError> {
     Parts::new(train, validation)?.fit(settings, progress)
 }
@@ -301,7 +305,7 @@ pub(super) mod tests {
         let (left, right) = data.features.split_at(80 * 16);
         let train = Samples::new(Task::Level, 16, left, &data.levels[..80]).expect("well formed");
         let validation = Samples::new(Task::Level, 16, right, &data.levels[80..]).expect("well formed");
-        let found = fit(&train, &validation, &settings(Bandwidth::OfMedian(1.0), false, 3), &|_| {}).expect("fits");
+        let found = fit(&train, &validation, &settings(Bandwidth::OfMedian(1.0), false, 3), &|_| Ok(())).expect("fits");
         assert_eq!(Scores::of(&found.predictor.predict(right).expect("whole rows"), &validation), found.validation);
         assert_eq!(found.history[found.iteration], found.validation);
         assert!(found.history.iter().all(|scores| !scores.beats(&found.validation)));

@@ -1,6 +1,7 @@
 //! Labelled rows of features, checked before anything is fitted to them, and what can be wrong with a fit. Any thread.
 
 use super::matrix::Matrix;
+use super::watch::Stopped;
 
 /// Why nothing could be fitted.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -81,6 +82,9 @@ pub enum FitError {
         /// What was added to the diagonal.
         ridge: f64,
     },
+    /// The fit was told to end.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// The eigenvalues did not converge.
     #[error("the eigenvalues of a {size} x {size} matrix did not converge: leave out rows with extreme features")]
     Eigenvalues {

@@ -2,7 +2,7 @@
 //! nothing here is random.
 
 use super::eigen::Eigen;
-use super::rfm::{Fit, Parts, Settings};
+use super::rfm::{Fit, Parts, Progress, Settings};
 use super::samples::{FitError, Samples};
 use super::score::{Scores, auc, correlation, orient};
 
@@ -88,7 +88,7 @@ pub fn search(
     validation: &Samples,
     grid: &[Settings],
     criterion: Criterion,
-    progress: &dyn Fn(f32),
+    progress: Progress,
 ) -> Result<Learned, FitError> {
     let parts = Parts::new(train, validation)?;
     let mut trials: Vec<Trial> = Vec::with_capacity(grid.len());
@@ -113,12 +113,13 @@ pub fn search(
                     best = Some((*settings, fit, axis));
                 }
             }
+            Err(error @ FitError::Stopped(_)) => return Err(error),
             Err(error) => failure = error,
         }
     }
     let (settings, fit, axis) = best.ok_or(failure)?;
     let axis = axis.map_or_else(|| Axis::of(&fit, train, validation), Ok)?;
-    progress(1.0);
+    progress(1.0)?;
     Ok(Learned { axis, settings, fit, trials })
 }
 
@@ -146,7 +147,7 @@ mod tests {
             let validation = Samples::new(task, WIDTH, right, &targets[400..]).expect("well formed");
             for bandwidth in [Bandwidth::OfMedian(1.0), Bandwidth::Refitted(1.0)] {
                 let grid = [settings(bandwidth, false, 5)];
-                let found = search(&train, &validation, &grid, Criterion::Prediction, &|_| {}).expect("fits").axis;
+                let found = search(&train, &validation, &grid, Criterion::Prediction, &|_| Ok(())).expect("fits").axis;
                 let cosine = cosine(&found.direction, &data.direction);
                 assert!(cosine > 0.95, "{task:?} {bandwidth:?}: cosine {cosine}, {found:?}");
                 assert!(found.eigenvalue_ratio > 5.0);
@@ -169,7 +170,7 @@ mod tests {
         let train = Samples::new(Task::Level, 8, left, &levels[..200]).expect("well formed");
         let validation = Samples::new(Task::Level, 8, right, &levels[200..]).expect("well formed");
         let grid = [false, true].map(|centred| settings(Bandwidth::OfMedian(2.0), centred, 4));
-        let found = |criterion| search(&train, &validation, &grid, criterion, &|_| {}).expect("fits");
+        let found = |criterion| search(&train, &validation, &grid, criterion, &|_| Ok(())).expect("fits");
         let (prediction, direction) = (found(Criterion::Prediction), found(Criterion::Direction));
         assert!(prediction.settings.centred && !direction.settings.centred, "{prediction:?}");
         assert!(prediction.fit.validation.beats(&direction.fit.validation));
@@ -185,7 +186,7 @@ mod tests {
             let train = Samples::new(Task::Class, 24, left, &labels[..150]).expect("well formed");
             let validation = Samples::new(Task::Class, 24, right, &labels[150..]).expect("well formed");
             let grid = [settings(Bandwidth::OfMedian(1.0), false, 2)];
-            search(&train, &validation, &grid, Criterion::Prediction, &|_| {}).expect("fits").axis.direction
+            search(&train, &validation, &grid, Criterion::Prediction, &|_| Ok(())).expect("fits").axis.direction
         };
         let flipped: Vec<f64> = data.labels.iter().map(|label| 1.0 - label).collect();
         let (own, other) = (direction(&data.labels), direction(&flipped));
@@ -205,14 +206,17 @@ mod tests {
         let narrow = settings(Bandwidth::Fixed(1e-4), false, 2);
         let seen = RefCell::new(Vec::new());
         let grid = [narrow, settings(Bandwidth::OfMedian(1.0), true, 2)];
-        let found = search(&train, &validation, &grid, Criterion::Prediction, &|done| seen.borrow_mut().push(done))
-            .expect("one of them fits");
+        let found = search(&train, &validation, &grid, Criterion::Prediction, &|done| {
+            seen.borrow_mut().push(done);
+            Ok(())
+        })
+        .expect("one of them fits");
         assert_eq!(found.settings, grid[1]);
         assert_eq!(found.trials[0].outcome, Err(FitError::Flat { bandwidth: 1e-4 }));
         assert_eq!(found.trials[1].outcome, Ok(found.fit.validation));
         assert!(seen.borrow().is_sorted() && seen.borrow().last() == Some(&1.0));
         let refused =
-            |grid: &[Settings]| search(&train, &validation, grid, Criterion::Prediction, &|_| {}).expect_err("refused");
+            |grid: &[Settings]| search(&train, &validation, grid, Criterion::Prediction, &|_| Ok(())).expect_err("refused");
         assert_eq!(refused(&[narrow]), FitError::Flat { bandwidth: 1e-4 });
         assert!(matches!(refused(&[]), FitError::Setting { value: 0.0, .. }));
         let no_ridge = Settings { ridge: 0.0, ..grid[1] };
@@ -221,6 +225,6 @@ mod tests {
         assert_eq!((six.len(), six[0].centred, six[1].centred), (6, false, true));
         assert_eq!((six[1].bandwidth, six[2].bandwidth), (Bandwidth::OfMedian(0.5), Bandwidth::OfMedian(1.0)));
         let narrower = Samples::new(Task::Class, 8, &right[..40 * 8], &data.labels[80..]).expect("well formed");
-        assert!(fit(&train, &narrower, &grid[1], &|_| {}).is_err());
+        assert!(fit(&train, &narrower, &grid[1], &|_| Ok(())).is_err());
     }
 }

@@ -12,10 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::LearnError;
 use super::listener::{FIRST_FRAME, Heard, Listener};
+use super::watch::{Stage, Watch};
 use crate::evaluation::cache::Cache;
 
 /// Clips in a part: what an interruption can cost.
-const PART: usize = 128;
+const PART: usize = 32;
 
 /// Version of what a part holds.
 const FORMAT: &str = "tiller-states-1";
@@ -70,18 +71,23 @@ impl StateFolder {
         Self(folder)
     }
 
+    /// Where fits to states of these clips may be kept.
+    pub fn fits(&self, listener: &Listener, key: &[&str]) -> PathBuf {
+        self.0.join(digest(listener, key)).join("fits")
+    }
+
     /// Listens to clips `0..count` of at most `samples` samples, but for those that were kept. `key` says everything that
     /// the clips depend on; the checkpoint and how it listens are added here. `render` gives a clip's audio, or `None`
-    /// where it is silent. `progress` hears (clips done, clips in all), from any thread.
+    /// where it is silent.
     ///
     /// # Errors
-    /// [`LearnError`]: what the clips or the checkpoint refuse, or a folder that cannot be written.
+    /// [`LearnError::Stopped`]; what the clips or the checkpoint refuse, or a folder that cannot be written.
     pub fn listen<R>(
         &self,
         listener: &Listener,
         key: &[&str],
         (count, samples): (usize, usize),
-        progress: &(dyn Fn(usize, usize) + Sync),
+        watch: Watch,
         render: R,
     ) -> Result<States, LearnError>
     where
@@ -97,7 +103,8 @@ impl StateFolder {
             let clips = first..count.min(first + PART);
             let path = folder.join(format!("{first:06}.safetensors"));
             if let Some(part) = fs::read(&path).ok().and_then(|bytes| unpack(&bytes, clips.len(), blocks, hidden)) {
-                progress(done.fetch_add(part.len(), Ordering::Relaxed) + part.len(), count);
+                watch.check()?;
+                watch.hear(Stage::Listening, done.fetch_add(part.len(), Ordering::Relaxed) + part.len(), count);
                 heard.extend(part);
                 continue;
             }
@@ -106,11 +113,12 @@ impl StateFolder {
                 .map_init(
                     || listener.ear(samples),
                     |ear, clip| {
+                        watch.check()?;
                         let heard = match render(clip)? {
-                            Some(audio) => Some(listener.listen(ear, &audio)?),
+                            Some(audio) => Some(listener.listen(ear, &audio, watch)?),
                             None => None,
                         };
-                        progress(done.fetch_add(1, Ordering::Relaxed) + 1, count);
+                        watch.hear(Stage::Listening, done.fetch_add(1, Ordering::Relaxed) + 1, count);
                         Ok(heard)
                     },
                 )

@@ -162,6 +162,13 @@ impl Steering {
         self.tables[lane.index()] = Some(Arc::new(table));
     }
 
+    /// The same without a lane's table.
+    pub fn without(&self, lane: Lane) -> Self {
+        let mut other = self.clone();
+        other.tables[lane.index()] = None;
+        other
+    }
+
     /// Refuses a table for other guidance rows than those of the lanes that have one: a dose learned for both rows is about
     /// twice too much for the conditional one alone.
     ///

@@ -79,7 +79,20 @@ pub fn file_name(name: &str) -> String {
     format!("{PREFIX}{name}.{EXTENSION}")
 }
 
-/// The user's own folder of traits for a checkpoint, by the SHA-256 of its weights.
+/// What a trait may be called: it becomes part of its file's name. The name without spaces around it.
+///
+/// # Errors
+/// What it must be.
+pub fn check_name(name: &str) -> Result<&str, &'static str> {
+    let fits = |c: char| c.is_alphanumeric() || "-_ ".contains(c);
+    let own = name.trim();
+    match !own.is_empty() && name.len() <= 60 && own.chars().all(fits) {
+        true => Ok(own),
+        false => Err("up to 60 letters, digits, spaces, - and _"),
+    }
+}
+
+/// The user's own folder of directions for a checkpoint, by the SHA-256 of its weights.
 pub fn user_folder(checkpoint_hash: &str) -> PathBuf {
     user_folders::data().join("directions").join(checkpoint_hash)
 }
@@ -94,14 +107,22 @@ pub fn folders(source: &ModelSource, checkpoint_hash: &str) -> Vec<PathBuf> {
     beside.into_iter().chain(own).collect()
 }
 
+/// Whether a file's name is a trait's.
+pub fn is_trait(path: &Path) -> bool {
+    path.extension().is_some_and(|own| own == EXTENSION)
+        && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
+}
+
+/// The trait's name by its file's.
+pub fn name_of(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.strip_prefix(PREFIX).unwrap_or(&stem).to_owned()
+}
+
 /// The trait files of a folder, by name.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let is_trait = |path: &PathBuf| {
-        path.extension().is_some_and(|own| own == EXTENSION)
-            && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
-    };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_trait).collect();
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| is_trait(path)).collect();
     files.sort();
     files
 }
@@ -110,8 +131,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 pub fn list(folders: &[PathBuf], check: &dyn Fn(&Directions, &str) -> Result<(), TraitError>) -> Vec<TraitFile> {
     let look = |path: PathBuf| {
         let file = path.display().to_string();
-        let by_file =
-            path.file_stem().map(|stem| stem.to_string_lossy()[PREFIX.len()..].to_owned()).unwrap_or_default();
+        let by_file = name_of(&path);
         let (reference, problem) = match read(&path) {
             Ok(bytes) => {
                 let hash = hash(&bytes);
