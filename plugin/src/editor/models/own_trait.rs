@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tiller_engine::background::{Kind, Standing};
 use tiller_engine::control::TRAITS;
 use tiller_engine::learn::work::{self as learning, TraitOrder};
+use tiller_engine::steering::trait_files;
 
 use crate::editor::choice::named_row;
 use crate::editor::desk::group;
@@ -117,7 +118,7 @@ impl OwnTrait {
             }
             let name = self.name.trim().to_owned();
             let sides = [with, without].map(|side| side.files.lock().clone());
-            let missing = if !is_name(&name) {
+            let missing = if trait_files::check_name(&name).is_err() {
                 "A name of letters, digits, spaces, - and _, and sound in both boxes."
             } else if sides.iter().any(Vec::is_empty) {
                 "Sound in both boxes."
@@ -177,9 +178,4 @@ fn lanes(ui: &mut Ui, page: Page<'_>, known: &Known, name: &str) {
             }
         }
     });
-}
-
-/// It becomes part of a file's name.
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_ ".contains(c))
 }

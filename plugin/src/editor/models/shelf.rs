@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tiller_engine::checkpoint::{CheckpointSource, Weights};
 use tiller_engine::decoder::packed;
+use tiller_engine::embedded;
 use tiller_engine::handle::ModelSource;
-use tiller_engine::learn::states::StateFolder;
-use tiller_engine::learn::work::{self as learning, Directions, Order};
-use tiller_engine::model::Model;
+use tiller_engine::learn::work::{self as learning, Known as Directions, Order};
+use tiller_engine::model::{Model, directions_file};
 use tiller_engine::models::trial::{self, Trial};
 use tiller_engine::models::{self, Entry, Hub, Origin, licence};
 use tiller_engine::precision::Precision;
+use tiller_engine::steering::trait_files;
+use tiller_engine::user_folders;
 
 use crate::state::document::FileReference;
 
@@ -45,7 +48,7 @@ impl Known {
             suited,
             trials: source.map(|source| tried(source).collect()).unwrap_or_default(),
             accepted: entry.published.is_some_and(|published| licence::accepted(published.repository)),
-            directions: source.map(learning::known).unwrap_or_default(),
+            directions: source.map(|source| learning::known(source, None)).unwrap_or_default(),
             entry,
         }
     }
@@ -168,12 +171,12 @@ impl ShelfCell {
 fn places(hub: &Hub) -> Vec<Place> {
     let models = "Models as downloaded, shared with every other program that uses the Hugging Face cache.";
     let packed = "Large models in 8 and 4 bits, made from the downloads. Without them a model is packed again when it is loaded.";
-    let heard = "What models heard while they learned. Without it, learning listens anew.";
+    let heard = "What models heard in learning that was interrupted. Without it, learning that goes on listens anew.";
     let place = |name, meaning, folder: PathBuf, clears| Place { name, meaning, bytes: size(&folder), folder, clears };
     vec![
         place("Downloads", models, hub.cache.clone(), false),
         place("Packed", packed, packed::standard_folder(), true),
-        place("Heard", heard, StateFolder::standard().path().to_owned(), true),
+        place("Learning", heard, user_folders::cache().join("learning"), true),
     ]
 }
 
@@ -226,6 +229,39 @@ pub fn remember(folder: &Path) -> Result<(), String> {
 pub fn forget(entry: &Entry) -> Result<(), String> {
     let Some(place) = &entry.place else { return Ok(()) };
     models::forget_folder(place).map_err(|error| error.to_string())
+}
+
+/// SHA-256 of a model's weights, which directions belong to; reads all of them.
+fn hash(source: &ModelSource) -> Result<String, String> {
+    let source = match source {
+        ModelSource::Embedded => CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES },
+        ModelSource::Directory(path) => CheckpointSource::directory(path),
+    };
+    Weights::read(&source, &|_| ()).map(|weights| weights.hash().to_owned()).map_err(|error| error.to_string())
+}
+
+/// Takes directions files into the user's folder for a model.
+pub fn import(paths: &[PathBuf], source: &ModelSource) -> Result<(), String> {
+    let hash = hash(source)?;
+    for path in paths {
+        learning::import(path, source, &hash, false).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Copies directions into a folder, under the names of their files.
+pub fn export(all: &[Directions], source: &ModelSource, folder: &Path) -> Result<(), String> {
+    if !folder.is_dir() {
+        return Err(format!("{} is no folder: choose one that is there.", folder.display()));
+    }
+    for own in all.iter().filter(|own| own.problem.is_none()) {
+        let file = match &own.lane {
+            Some(lane) => directions_file(lane.concept()),
+            None => trait_files::file_name(&own.name),
+        };
+        learning::export(own, source, &folder.join(file), false).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Adds sound files to a box; a folder stands for those that are in it.

@@ -4,14 +4,14 @@
 use egui::{RichText, Ui};
 use tiller_engine::background::Kind;
 use tiller_engine::dataset::concepts::Concept;
-use tiller_engine::learn::work::{self as learning, Effort, Order, Tones};
+use tiller_engine::learn::work::{self as learning, Effort, Known as Directions, Order, Place, Tones};
 
 use crate::editor::choice::{named_row, option};
 use crate::editor::desk::group;
 use crate::editor::models::browse::{Browser, Wanted};
 use crate::editor::models::shelf::Known;
 use crate::editor::models::work::{Ends, work};
-use crate::editor::models::Page;
+use crate::editor::models::{Page, shelf};
 use crate::editor::theme;
 
 /// What can be learned, as lanes are called.
@@ -54,16 +54,20 @@ impl SteeringView {
     pub fn show(&mut self, ui: &mut Ui, page: Page<'_>, known: &Known) {
         group(ui, "What it can be steered to", |ui| {
             for (concept, name) in CONCEPTS {
-                let found = known.directions.iter().find(|own| own.concept == concept);
+                let found = known.directions.iter().find(|own| own.lane.is_some() && own.name == concept.name());
                 named_row(ui, name, |ui| match found {
-                    Some(own) => {
-                        ui.add(egui::Label::new(own.words()).truncate()).on_hover_text(own.path.display().to_string());
-                    }
+                    Some(own) => described(ui, own),
                     None => _ = ui.label(RichText::new("not learned yet").color(theme::QUIET)),
                 });
+                if let Some(problem) = found.and_then(|own| own.problem.as_ref()) {
+                    ui.label(RichText::new(problem).size(theme::SMALL).color(theme::BAD));
+                }
             }
-            if !known.traits.is_empty() {
-                named_row(ui, "Traits", |ui| _ = ui.add(egui::Label::new(known.traits.join(", ")).truncate()));
+            for own in known.directions.iter().filter(|own| own.lane.is_none()) {
+                named_row(ui, "Trait", |ui| {
+                    ui.add_space(0.0);
+                    described(ui, own);
+                });
             }
         });
         if known.entry.source.is_none() {
@@ -93,8 +97,11 @@ impl SteeringView {
                     begin(page, order.clone());
                 }
                 if ui.button("Forget it").clicked() {
-                    let order = order.clone();
-                    page.ask(move || learning::forget(&order).map_err(|error| error.to_string()));
+                    let source = order.source.clone();
+                    page.ask(move || {
+                        learning::discard(&source);
+                        Ok(())
+                    });
                 }
             });
         }
@@ -104,13 +111,19 @@ impl SteeringView {
             }
         });
         named_row(ui, "Effort", |ui| {
-            for effort in Effort::ALL {
-                if option(ui, effort.name(), self.effort == effort) {
+            for (effort, name) in [(Effort::Quick, "quick"), (Effort::Full, "full")] {
+                if option(ui, name, self.effort == effort) {
                     self.effort = effort;
                 }
             }
         });
-        note(ui, self.effort.words());
+        note(
+            ui,
+            match self.effort {
+                Effort::Quick => "Listens to five instruments and compares what it heard.",
+                Effort::Full => "Listens to 21 instruments and finds what tells notes apart best: four times as long and more.",
+            },
+        );
         let concepts: Vec<Concept> =
             CONCEPTS.into_iter().zip(self.wanted).filter(|(_, wanted)| *wanted).map(|(one, _)| one.0).collect();
         if ui.add_enabled(!concepts.is_empty(), egui::Button::new("Learn")).clicked() {
@@ -121,7 +134,7 @@ impl SteeringView {
     fn files(&mut self, ui: &mut Ui, page: Page<'_>, known: &Known) {
         ui.horizontal(|ui| {
             for (which, name) in [(Files::Import, "Import"), (Files::Export, "Export")] {
-                let some = which == Files::Import || !known.directions.is_empty() || !known.traits.is_empty();
+                let some = which == Files::Import || !known.directions.is_empty();
                 let button = egui::Button::new(name).selected(self.files == which);
                 if ui.add_enabled(some, button).clicked() {
                     self.files = if self.files == which { Files::Closed } else { which };
@@ -132,25 +145,38 @@ impl SteeringView {
             Files::Closed => {}
             Files::Import => {
                 let chosen = self.import.show(ui, page.clerk, "Directions of this model, .safetensors");
-                let Some(hash) = known.hash.clone().filter(|_| !chosen.is_empty()) else { return };
-                self.files = Files::Closed;
-                let instance = page.instance.clone();
-                page.ask(move || {
-                    for path in &chosen {
-                        learning::import(path, &hash).map_err(|error| error.to_string())?;
-                    }
-                    instance.handle.refresh_directions();
-                    Ok(())
-                });
+                if let (Some(source), false) = (known.entry.source.clone(), chosen.is_empty()) {
+                    self.files = Files::Closed;
+                    page.ask(move || shelf::import(&chosen, &source));
+                }
             }
             Files::Export => {
                 let chosen = self.export.show(ui, page.clerk, "Folder to write to");
-                let (Some(folder), Some(hash)) = (chosen.into_iter().next(), known.hash.clone()) else { return };
-                self.files = Files::Closed;
-                page.ask(move || learning::export(&hash, &folder).map_err(|error| error.to_string()));
+                if let (Some(source), Some(folder)) = (known.entry.source.clone(), chosen.into_iter().next()) {
+                    self.files = Files::Closed;
+                    let all = known.directions.clone();
+                    page.ask(move || shelf::export(&all, &source, &folder));
+                }
             }
         }
     }
+}
+
+/// Where directions come from and how well they tell.
+fn described(ui: &mut Ui, own: &Directions) {
+    let place = match own.place {
+        Place::Embedded => "built in",
+        Place::Beside => "beside the model",
+        Place::Own => "yours",
+    };
+    let text = match (&own.lane, &own.told) {
+        (None, Some(told)) => format!("{}, {place}, {told}", own.name),
+        (None, None) => format!("{}, {place}", own.name),
+        (Some(_), Some(told)) => format!("{place}, {told}"),
+        (Some(_), None) => place.to_owned(),
+    };
+    let hint = own.path.as_ref().map_or_else(|| text.clone(), |path| path.display().to_string());
+    ui.add(egui::Label::new(text).truncate()).on_hover_text(hint);
 }
 
 fn begin(page: Page<'_>, order: Order) {
