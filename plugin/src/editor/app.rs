@@ -126,7 +126,7 @@ impl App {
             match (self.page, &self.devices) {
                 (Page::Steer, _) | (Page::Devices, None) => self.steer(ui, desk, room, &status, &readings, fresh),
                 (Page::SetUp, _) => set_up(ui, desk, &mut self.traits, &status),
-                (Page::Models, _) => self.models.show(ui, &self.instance, &mut self.model, &status),
+                (Page::Models, _) => self.models.show(ui, &self.instance, &status),
                 (Page::Devices, Some(all)) => devices(ui, &**all),
             }
         });

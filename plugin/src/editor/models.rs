@@ -5,6 +5,7 @@
 mod about;
 mod browse;
 mod clerk;
+mod device;
 mod list;
 mod own_trait;
 mod paths;
@@ -22,10 +23,10 @@ use tiller_engine::status::Status;
 
 use crate::editor::choice::option;
 use crate::editor::desk::group;
-use crate::editor::model::ModelView;
 use crate::editor::models::about::About;
 use crate::editor::models::browse::{Browser, Wanted};
 use crate::editor::models::clerk::Clerk;
+use crate::editor::models::device::DeviceView;
 use crate::editor::models::own_trait::OwnTrait;
 use crate::editor::models::shelf::{Known, Shelf, ShelfCell};
 use crate::editor::models::steering::SteeringView;
@@ -55,6 +56,7 @@ pub struct ModelsPage {
     chosen: Option<String>,
     tab: Tab,
     about: About,
+    device: DeviceView,
     folder: Browser,
     steering: SteeringView,
     own: OwnTrait,
@@ -70,6 +72,7 @@ impl Default for ModelsPage {
             chosen: None,
             tab: Tab::About,
             about: About::default(),
+            device: DeviceView::default(),
             folder: Browser::new(Wanted::Folder),
             steering: SteeringView::default(),
             own: OwnTrait::default(),
@@ -108,7 +111,7 @@ impl Page<'_> {
 
 impl ModelsPage {
     /// Draws the page.
-    pub fn show(&mut self, ui: &mut Ui, instance: &Arc<Instance>, model: &mut ModelView, status: &Status) {
+    pub fn show(&mut self, ui: &mut Ui, instance: &Arc<Instance>, status: &Status) {
         let first = self.clerk.is_none();
         let clerk = self.clerk.take().unwrap_or_else(|| {
             let context = ui.ctx().clone();
@@ -123,7 +126,7 @@ impl ModelsPage {
         let known = self.shelf.read();
         let page = Page { instance, status, clerk: &clerk, shelf: &self.shelf.clone(), known: &known };
         if ui.available_width() < TWO_COLUMNS {
-            self.left(ui, page, model);
+            self.left(ui, page);
             self.right(ui, page);
         } else {
             let (whole, top, bottom) = (ui.available_width(), ui.cursor().min, ui.max_rect().bottom());
@@ -136,13 +139,13 @@ impl ModelsPage {
                 });
             };
             let right = left + theme::GAP;
-            column(ui, 0.0, left, &mut |ui| self.left(ui, page, model));
+            column(ui, 0.0, left, &mut |ui| self.left(ui, page));
             column(ui, right, whole - right, &mut |ui| self.right(ui, page));
         }
         self.clerk = Some(clerk);
     }
 
-    fn left(&mut self, ui: &mut Ui, page: Page<'_>, model: &mut ModelView) {
+    fn left(&mut self, ui: &mut Ui, page: Page<'_>) {
         group(ui, "Models", |ui| {
             let chosen = self.chosen(page).map(Known::key);
             if let Some(pressed) = list::list(ui, page, chosen.as_deref()) {
@@ -158,7 +161,7 @@ impl ModelsPage {
                 ui.label(RichText::new(said).size(theme::SMALL).color(theme::BAD));
             }
         });
-        group(ui, "How models play", |ui| storage::playing(ui, page, model));
+        group(ui, "How models play", |ui| storage::playing(ui, page, &mut self.device));
         group(ui, "Kept on this machine", |ui| storage::kept(ui, page));
     }
 

@@ -1,11 +1,11 @@
 //! What a model takes and how it does here: sizes, speed, download, and whether it plays in this project. UI thread.
 
 use egui::{RichText, Ui};
-use tiller_engine::background::Kind;
-use tiller_engine::models::download::{self, Hub};
+use tiller_engine::background::{Kind, Standing};
+use tiller_engine::models::download;
 use tiller_engine::models::licence::{self, LICENCE};
 use tiller_engine::models::trial::{self, Trial};
-use tiller_engine::models::{Origin, Published};
+use tiller_engine::models::{Hub, Origin, Published};
 
 use crate::editor::choice::named_row;
 use crate::editor::desk::group;
@@ -190,6 +190,10 @@ fn speed(ui: &mut Ui, page: Page<'_>, known: &Known) {
     let background = &page.instance.background;
     let precision = page.instance.project.project().precision;
     let subject = known.subject();
+    // What it found is kept, and said below.
+    if background.report(Kind::Trial, &subject).is_some_and(|report| matches!(report.standing, Standing::Done(_))) {
+        background.forget(Kind::Trial, &subject);
+    }
     if work(ui, background, Kind::Trial, &subject, Ends { pauses: false, stop: None, cancel: "Cancel" }) {
         return;
     }
@@ -206,20 +210,13 @@ fn speed(ui: &mut Ui, page: Page<'_>, known: &Known) {
 }
 
 fn result(ui: &mut Ui, trial: &Trial) {
-    let (text, colour) = match trial.real_time {
-        speed if speed >= 1.3 => ("Yes: it plays live with room to spare.", theme::HEARD),
-        speed if speed >= 1.0 => ("Just: a busy host will make gaps.", theme::TEXT),
-        _ => (
-            "No: it leaves gaps when played live. Fewer bits, a smaller model or a GPU are faster; exports are whole with Late \
-             set to \"wait\".",
-            theme::BAD,
-        ),
-    };
+    let colour = if trial.holds() { theme::HEARD } else { theme::BAD };
+    let text = format!("It {}.", trial.verdict().trim_end_matches('.'));
     ui.add(egui::Label::new(RichText::new(text).color(colour)).wrap());
     fact(ui, "Speed", &format!("{:.2} × real time, slowest frame {:.0} ms", trial.real_time, trial.slowest_ms));
     let loaded = format!("{:.1} s, takes {}", trial.load_seconds, words::bytes(trial.memory_bytes));
     fact(ui, "Loads in", &loaded);
-    note(ui, &format!("At {}, on {}, {}.", words::bits(Some(trial.precision)), trial.device, trial.date));
+    note(ui, &format!("{} on {} ({}), {}.", words::bits(Some(trial.precision)), trial.device, trial.machine, trial.date));
 }
 
 fn fact(ui: &mut Ui, name: &str, value: &str) {

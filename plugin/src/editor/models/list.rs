@@ -1,6 +1,6 @@
 //! The list of models: a row each, with a light that says how it stands. UI thread.
 
-use egui::{Align2, Rect, Sense, Stroke, Ui, WidgetInfo, WidgetType, pos2, vec2};
+use egui::{Align2, Rect, Sense, Stroke, Ui, Role, WidgetInfo, pos2, vec2};
 use tiller_engine::background::{Kind, Standing};
 
 use crate::editor::models::shelf::Known;
@@ -88,6 +88,6 @@ fn row(ui: &mut Ui, known: &Known, row: &Row, chosen: bool) -> bool {
         theme::focus_ring(ui.painter(), place.shrink(2.0));
     }
     let label = format!("{}, {}", known.entry.name, row.text);
-    response.widget_info(|| WidgetInfo::selected(WidgetType::SelectableLabel, true, chosen, &label));
+    response.widget_info(|| WidgetInfo::selected(Role::Button, true, chosen, &label));
     response.clicked()
 }

@@ -43,12 +43,12 @@ impl Known {
     fn of(entry: Entry) -> Self {
         let source = entry.source.as_ref();
         let suited = source.and_then(|source| Model::suited_precision(source).ok());
-        let tried = |source| Precision::ALL.into_iter().filter_map(move |precision| trial::kept(source, precision));
+        let tried = |source| Precision::ALL.into_iter().filter_map(move |precision| trial::kept(source, Some(precision)));
         Self {
             suited,
             trials: source.map(|source| tried(source).collect()).unwrap_or_default(),
             accepted: entry.published.is_some_and(|published| licence::accepted(published.repository)),
-            directions: source.map(|source| learning::known(source, None)).unwrap_or_default(),
+            directions: source.map(|source| learning::known(source, trial::hash_of(source).as_deref())).unwrap_or_default(),
             entry,
         }
     }
@@ -231,13 +231,18 @@ pub fn forget(entry: &Entry) -> Result<(), String> {
     models::forget_folder(place).map_err(|error| error.to_string())
 }
 
-/// SHA-256 of a model's weights, which directions belong to; reads all of them.
+/// SHA-256 of a model's weights, which directions belong to; the first time it reads all of them.
 fn hash(source: &ModelSource) -> Result<String, String> {
-    let source = match source {
+    if let Some(known) = trial::hash_of(source) {
+        return Ok(known);
+    }
+    let place = match source {
         ModelSource::Embedded => CheckpointSource::Embedded { name: embedded::NAME, files: embedded::FILES },
         ModelSource::Directory(path) => CheckpointSource::directory(path),
     };
-    Weights::read(&source, &|_| ()).map(|weights| weights.hash().to_owned()).map_err(|error| error.to_string())
+    let weights = Weights::read(&place, &|_| ()).map_err(|error| error.to_string())?;
+    trial::remember_hash(source, weights.hash());
+    Ok(weights.hash().to_owned())
 }
 
 /// Takes directions files into the user's folder for a model.

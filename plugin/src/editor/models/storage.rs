@@ -4,14 +4,14 @@ use egui::{RichText, Ui};
 use tiller_engine::precision::Precision;
 
 use crate::editor::choice::named_row;
-use crate::editor::model::{self, ModelView};
+use crate::editor::models::device::{self, DeviceView};
 use crate::editor::models::{Page, shelf, words};
 use crate::editor::theme;
 
 /// The group about playing.
-pub fn playing(ui: &mut Ui, page: Page<'_>, view: &mut ModelView) {
-    view.device(ui, page.instance, page.status);
-    model::precision(ui, page.instance);
+pub fn playing(ui: &mut Ui, page: Page<'_>, view: &mut DeviceView) {
+    view.show(ui, page.instance, page.status);
+    device::precision(ui, page.instance);
     note(ui, cost(page.instance.project.project().precision));
 }
 

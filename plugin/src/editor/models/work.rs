@@ -1,6 +1,6 @@
 //! A background work in the page: how far it is, and the buttons that pause and end it. UI thread.
 
-use egui::{RichText, Ui, WidgetInfo, WidgetType};
+use egui::{RichText, Ui};
 use tiller_engine::background::{Background, Kind, Report, Standing};
 
 use crate::editor::model::progress;
@@ -63,8 +63,7 @@ fn over(ui: &mut Ui, background: &Background, report: &Report, said: &str, colou
         background.forget(report.kind, &report.subject);
         return;
     }
-    let label = ui.add(egui::Label::new(RichText::new(said).color(colour)).wrap());
-    label.widget_info(|| WidgetInfo::labeled(WidgetType::Label, true, said));
+    ui.add(egui::Label::new(RichText::new(said).color(colour)).wrap());
     if ui.button("Got it").clicked() {
         background.forget(report.kind, &report.subject);
     }
