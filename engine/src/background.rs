@@ -6,6 +6,7 @@
 //! for the next time; what is cancelled does not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -123,14 +124,19 @@ struct Progress {
     over: Option<Standing>,
 }
 
+/// Threads that wait for the system and for nothing else.
+type Waiting = Arc<Mutex<Vec<JoinHandle<()>>>>;
+
 /// The body's side of a work.
 pub struct Work {
     progress: Mutex<Progress>,
     changed: Condvar,
+    stopping: Arc<AtomicBool>,
+    waiting: Waiting,
 }
 
 impl Work {
-    fn new() -> Self {
+    fn new(waiting: Waiting) -> Self {
         let progress = Progress {
             wish: Wish::Run,
             stage: String::new(),
@@ -142,7 +148,8 @@ impl Work {
             paused: None,
             over: None,
         };
-        Self { progress: Mutex::new(progress), changed: Condvar::new() }
+        let (changed, stopping) = (Condvar::new(), Arc::default());
+        Self { progress: Mutex::new(progress), changed, stopping, waiting }
     }
 
     /// `done` of `all` in a stage. What is done already when a stage begins does not count as speed. Threads may report out of
@@ -178,6 +185,19 @@ impl Work {
         matches!(self.progress.lock().wish, Wish::Stop | Wish::Cancel)
     }
 
+    /// Raised when the work is to end: for what waits for it and cannot borrow it.
+    pub fn stopping(&self) -> Arc<AtomicBool> {
+        self.stopping.clone()
+    }
+
+    /// Leaves a thread that waits for the system, which cannot be told to end it: it is joined with the last holder of the works.
+    pub fn leave(&self, thread: JoinHandle<()>) {
+        let mut waiting = self.waiting.lock();
+        let over = waiting.extract_if(.., |thread| thread.is_finished());
+        over.for_each(|thread| drop(thread.join()));
+        waiting.push(thread);
+    }
+
     /// Whether what was kept for going on later is to be removed: the work was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.progress.lock().wish == Wish::Cancel
@@ -189,6 +209,7 @@ impl Work {
         if !matches!(own.wish, Wish::Stop | Wish::Cancel) {
             own.wish = wish;
         }
+        self.stopping.store(matches!(own.wish, Wish::Stop | Wish::Cancel), Ordering::Relaxed);
         self.changed.notify_all();
     }
 
@@ -243,6 +264,7 @@ impl Entry {
 #[derive(Default)]
 pub struct Background {
     entries: Mutex<Vec<Entry>>,
+    waiting: Waiting,
 }
 
 impl Background {
@@ -263,7 +285,7 @@ impl Background {
         }
         entries.iter_mut().filter(|entry| entry.is(kind, subject)).for_each(Entry::join);
         entries.retain(|entry| !entry.is(kind, subject));
-        let work = Arc::new(Work::new());
+        let work = Arc::new(Work::new(self.waiting.clone()));
         let own = work.clone();
         let run = move || {
             yield_to_others();
@@ -331,6 +353,7 @@ impl Drop for Background {
         let entries = self.entries.get_mut();
         entries.iter().for_each(|entry| entry.work.wish(Wish::Stop));
         entries.iter_mut().for_each(Entry::join);
+        self.waiting.lock().drain(..).for_each(|thread| drop(thread.join()));
     }
 }
 

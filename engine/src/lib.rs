@@ -16,6 +16,7 @@ pub mod learn;
 pub mod link;
 mod loader;
 pub mod model;
+pub mod models;
 pub mod parity;
 pub mod piece;
 pub mod player;

@@ -117,7 +117,10 @@ impl Loader {
                 if let Some(notice) = model.notice() {
                     self.status.set_notice(notice.to_owned());
                 }
-                let mut player = Box::new(self.player(source, &model, prompt, request.window, request.device));
+                let made = Made::new(source, &model, prompt, request.window, request.device);
+                self.status.set_device(made.place);
+                made.notices.into_iter().for_each(|notice| self.status.set_notice(notice));
+                let mut player = Box::new(made.player);
                 player.warm_up();
                 if let Some(notice) = player.take_notice() {
                     self.status.set_notice(notice);
@@ -138,40 +141,6 @@ impl Loader {
     fn give_up(&self, error: &EngineError) {
         self.send(Order::Silence { dead: true });
         self.status.set_state(State::Failed(error.to_string()));
-    }
-
-    /// A player on the card that is asked for, else on the processor.
-    fn player(
-        &self,
-        source: &ModelSource,
-        model: &Arc<Model>,
-        prompt: Arc<Prompt>,
-        window: Option<usize>,
-        device: Device,
-    ) -> Player {
-        let number = match device {
-            Device::Cpu => None,
-            Device::Gpu(number) => Some(Some(number)),
-            // A small model has no need of a card.
-            Device::Auto => Model::suits_card(source).unwrap_or(false).then_some(None),
-        };
-        if let Some(number) = number {
-            match on_card(source, model, window, number) {
-                Ok((backend, card)) => {
-                    self.status.set_device(card.to_string());
-                    let backend = Box::new(backend);
-                    let mut player = Player::computed_by(backend, model.pool(), model.clone(), prompt, window);
-                    if let Err(why) = codec_on_card(source, model, &card, &mut player) {
-                        self.status.set_notice(format!("the codec plays on the CPU, the model on the GPU: {why}"));
-                    }
-                    return player;
-                }
-                Err(why) if device == Device::Auto && is_absent(&why) => log::info!("{why}"),
-                Err(why) => self.status.set_notice(why.to_string()),
-            }
-        }
-        self.status.set_device("CPU".to_owned());
-        Player::on(model.pool(), model.clone(), prompt, window)
     }
 
     fn encode(&self, text: &str, generation: u32) {
@@ -211,6 +180,50 @@ impl Loader {
     fn send(&self, order: Order) {
         // The runner outlives the loader's last request; when it is gone, nobody is left to tell.
         let _ = self.orders.send(order);
+    }
+}
+
+/// A player, and where it plays.
+pub(crate) struct Made {
+    pub player: Player,
+    /// For people.
+    pub place: String,
+    /// What is not as it was asked for.
+    pub notices: Vec<String>,
+}
+
+impl Made {
+    /// On the card that is asked for, else on the processor.
+    pub(crate) fn new(
+        source: &ModelSource,
+        model: &Arc<Model>,
+        prompt: Arc<Prompt>,
+        window: Option<usize>,
+        device: Device,
+    ) -> Self {
+        let number = match device {
+            Device::Cpu => None,
+            Device::Gpu(number) => Some(Some(number)),
+            // A small model has no need of a card.
+            Device::Auto => Model::suits_card(source).unwrap_or(false).then_some(None),
+        };
+        let mut notices = Vec::new();
+        if let Some(number) = number {
+            match on_card(source, model, window, number) {
+                Ok((backend, card)) => {
+                    let mut player =
+                        Player::computed_by(Box::new(backend), model.pool(), model.clone(), prompt, window);
+                    if let Err(why) = codec_on_card(source, model, &card, &mut player) {
+                        notices.push(format!("the codec plays on the CPU, the model on the GPU: {why}"));
+                    }
+                    return Self { player, place: card.to_string(), notices };
+                }
+                Err(why) if device == Device::Auto && is_absent(&why) => log::info!("{why}"),
+                Err(why) => notices.push(why.to_string()),
+            }
+        }
+        let player = Player::on(model.pool(), model.clone(), prompt, window);
+        Self { player, place: "CPU".to_owned(), notices }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod counting;
 #[cfg(target_os = "linux")]
 pub mod editor;
 pub mod host;
+pub mod hub;
 pub mod measure;
 pub mod memory;
 pub mod midi_file;

@@ -28,10 +28,12 @@ impl CheckpointSource {
         Self::Directory(path.as_ref().to_owned())
     }
 
-    /// For people: the directory's last component, or the embedded checkpoint's name.
+    /// For people: the directory's last component (of a revision in the Hugging Face cache, the model's), or the embedded
+    /// checkpoint's name.
     pub fn name(&self) -> String {
         match self {
-            Self::Directory(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            Self::Directory(path) => name_in_cache(path)
+                .unwrap_or_else(|| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()),
             Self::Embedded { name, .. } => (*name).to_owned(),
         }
     }
@@ -111,5 +113,25 @@ impl CheckpointSource {
             file: file.to_owned(),
             remedy,
         })
+    }
+}
+
+/// "name" of `models--owner--name/snapshots/REVISION`.
+fn name_in_cache(path: &Path) -> Option<String> {
+    let snapshots = path.parent().filter(|folder| folder.ends_with("snapshots"))?;
+    let folder = snapshots.parent()?.file_name()?.to_str()?;
+    Some(folder.strip_prefix("models--")?.rsplit("--").next()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_in_the_cache_has_the_models_name() {
+        let name = |path: &str| CheckpointSource::directory(path).name();
+        assert_eq!(name("/hub/models--facebook--musicgen-small/snapshots/4c8334b0"), "musicgen-small");
+        assert_eq!(name("/music/snapshots/mine"), "mine");
+        assert_eq!(name("/music/models--mine"), "models--mine");
     }
 }
