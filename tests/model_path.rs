@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use egui::accesskit::Role;
 use egui_kittest::Harness;
-use egui_kittest::kittest::Queryable;
+use egui_kittest::kittest::{NodeT, Queryable};
 use tiller::editor::models::ModelsPage;
 use tiller::instance::Instance;
 use tiller_engine::background::{Kind, Standing};

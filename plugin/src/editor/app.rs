@@ -21,7 +21,7 @@ use crate::editor::hint::Hint;
 use crate::editor::history::History;
 use crate::editor::meter::Meter;
 use crate::editor::model::{self, ModelView};
-use crate::editor::models::ModelsPage;
+use crate::editor::models::{self, ModelsPage};
 use crate::editor::preset_menu::PresetMenu;
 use crate::editor::set_up::set_up;
 use crate::editor::timeline::{Now, Timeline};
@@ -132,7 +132,13 @@ impl App {
         });
         let message = &self.presets.message;
         let told = self.page == Page::Steer;
-        let line = ui.scope(|ui| footer(ui, desk, &status, &readings, message, told));
+        // The page of models says it itself.
+        let works = if self.page == Page::Models { None } else { models::under_way(&instance) };
+        if works.is_some() {
+            ui.ctx().request_repaint_after(Duration::from_secs(1));
+        }
+        let works = works.unwrap_or_default();
+        let line = ui.scope(|ui| footer(ui, desk, &status, &readings, message, &works, told));
         self.footer_height = line.response.rect.height();
         if readings.sounding || !self.meter.at_rest() || !status.state.is_settled() {
             ui.ctx().request_repaint_after(LIVELY);

@@ -18,7 +18,7 @@ mod work;
 use std::sync::Arc;
 
 use egui::{RichText, Ui};
-use tiller_engine::background::{Kind, Report};
+use tiller_engine::background::{Kind, Report, Standing};
 use tiller_engine::status::Status;
 
 use crate::editor::choice::option;
@@ -195,6 +195,19 @@ impl ModelsPage {
         let asked = self.chosen.as_ref().and_then(|key| models.iter().find(|known| known.key() == *key));
         asked.or_else(|| models.iter().find(|known| page.plays(known))).or_else(|| models.first())
     }
+}
+
+/// What goes on beside playing, in a few words.
+pub fn under_way(instance: &Instance) -> Option<String> {
+    let going = |report: &Report| report.standing == Standing::Running;
+    let report = instance.background.reports().into_iter().find(going)?;
+    let verb = match report.kind {
+        Kind::Download => "downloading",
+        Kind::Trial => "testing",
+        Kind::Learn => "learning to steer",
+        Kind::Trait => "learning",
+    };
+    Some(format!("{verb} {}, {:.0} %", report.subject, (100.0 * words::part(&report)).floor()))
 }
 
 fn seen(report: Report) -> (Kind, String, bool) {

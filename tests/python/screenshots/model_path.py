@@ -362,10 +362,10 @@ def unchanged(measure, seconds: float) -> bool:
 
 
 def project(plugin) -> dict:
-    """The project's document in the host's state."""
-    text = plugin.raw_state.decode("utf-8", "replace")
-    start = text.index('{\\"')
-    return json.JSONDecoder().raw_decode(json.loads(f'"{text[start:text.index("}}", start)]}"'))[0]
+    """The project's document in the host's state: JSON in a string in a string in JSON."""
+    text = plugin.preset_data.decode("latin-1")
+    state = json.JSONDecoder().raw_decode(text[text.index('{"'):])[0]
+    return json.loads(json.loads(state["fields"]["project"]))
 
 
 def offline(arguments) -> None:
