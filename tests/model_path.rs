@@ -153,7 +153,12 @@ impl Desk {
     }
 
     fn standing(&self, kind: Kind) -> Option<Standing> {
-        self.instance().background.reports().into_iter().find(|report| report.kind == kind).map(|report| report.standing)
+        self.instance()
+            .background
+            .reports()
+            .into_iter()
+            .find(|report| report.kind == kind)
+            .map(|report| report.standing)
     }
 
     /// Waits for a failure, which must come soon, and gives its words.

@@ -2,8 +2,8 @@
 //! the threads when dropped. Every call but [`Handle::wait_settled`], [`Handle::play`] and the drop returns at once.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 

@@ -109,7 +109,10 @@ mod tests {
                 let (found, share) = peak(&audio[1_600..SAMPLE_RATE + 1_600], hertz);
                 let cents = 1_200.0 * (found / hertz).log2();
                 assert!(cents.abs() < 5.0, "program {program}, key {midi}: off by {cents:.1} cents");
-                assert!(share > 0.003, "program {program}, key {midi}: the fundamental has {share} of the strongest part");
+                assert!(
+                    share > 0.003,
+                    "program {program}, key {midi}: the fundamental has {share} of the strongest part"
+                );
             }
         }
     }
@@ -141,7 +144,10 @@ mod tests {
                 let squares = own.iter().zip(others).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
                 let apart = (squares / own.len() as f32).sqrt();
                 let held = (fall - other_fall).abs();
-                assert!(apart > 2.5 || held > 6.0, "{program} and {other}: {apart:.1} dB of spectrum, {held:.1} of decay");
+                assert!(
+                    apart > 2.5 || held > 6.0,
+                    "{program} and {other}: {apart:.1} dB of spectrum, {held:.1} of decay"
+                );
             }
         }
     }

@@ -110,7 +110,8 @@ mod tests {
         let aside = axes_aside(&states, &split, 0, 0.9).expect("finite");
         assert_eq!(aside.len(), 1);
         assert!(aside[0][5].abs() > 0.999, "{aside:?}");
-        let learned = axes::learn(&states, &split, Targets::Classes(3), Method::Mean, None, Watch::IDLE).expect("learns");
+        let learned =
+            axes::learn(&states, &split, Targets::Classes(3), Method::Mean, None, Watch::IDLE).expect("learns");
         assert!(learned.axes[1][0].direction[5] > 0.15);
         let cleared = clear(&states, &split, learned.clone(), 0.9, Watch::IDLE).expect("clears");
         let axis = &cleared.axes[1][0];

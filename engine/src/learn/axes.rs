@@ -163,7 +163,8 @@ fn keep_fit(place: &Path, direction: &[f32]) {
     let bytes: Vec<u8> = direction.iter().flat_map(|x| x.to_le_bytes()).collect();
     let beside: PathBuf = place.with_extension("part");
     let kept = place.parent().map_or(Ok(()), std::fs::create_dir_all);
-    if let Err(why) = kept.and_then(|()| std::fs::write(&beside, bytes)).and_then(|()| std::fs::rename(&beside, place)) {
+    if let Err(why) = kept.and_then(|()| std::fs::write(&beside, bytes)).and_then(|()| std::fs::rename(&beside, place))
+    {
         log::info!("a fit cannot be kept in {}: {why}", place.display());
     }
 }
@@ -184,13 +185,7 @@ pub fn judge(
 
 type Finder<'a> = &'a (dyn Fn(usize, usize, &Samples, &Samples) -> Result<Vec<f32>, FitError> + Sync);
 
-fn find(
-    states: &States,
-    split: &Split,
-    targets: Targets,
-    finder: Finder,
-    watch: Watch,
-) -> Result<Axes, LearnError> {
+fn find(states: &States, split: &Split, targets: Targets, finder: Finder, watch: Watch) -> Result<Axes, LearnError> {
     let (blocks, count) = (states.blocks, targets.count());
     let (mean, deviation) = split.scale();
     let rows = |part, class| match targets {

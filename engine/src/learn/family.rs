@@ -65,11 +65,7 @@ pub struct Learned {
 ///
 /// # Errors
 /// [`LearnError`], by name.
-pub fn learn(
-    listener: &Listener,
-    request: &Request,
-    watch: Watch,
-) -> Result<Learned, LearnError> {
+pub fn learn(listener: &Listener, request: &Request, watch: Watch) -> Result<Learned, LearnError> {
     let renderer = Renderer::of(request.tones)?;
     let music = if request.clips == Clips::Music { request.concept.music(request.instruments) } else { None };
     let kind = if music.is_some() { Clips::Music } else { Clips::Strikes };
@@ -149,11 +145,7 @@ pub struct TraitRequest<'a> {
 ///
 /// # Errors
 /// [`LearnError`], by name.
-pub fn learn_trait(
-    listener: &Listener,
-    request: &TraitRequest,
-    watch: Watch,
-) -> Result<Learned, LearnError> {
+pub fn learn_trait(listener: &Listener, request: &TraitRequest, watch: Watch) -> Result<Learned, LearnError> {
     if request.method == Method::Likelihood {
         return Err(LearnError::TooLittle(
             "a trait cannot be learned by likelihood, which needs every piece with and without it: choose rfm, mean, linear or \
@@ -164,8 +156,7 @@ pub fn learn_trait(
     let folder = Folder::of([request.with, request.without], watch)?;
     let size = (folder.clips.len(), CLIP_SAMPLES);
     let key = ["folder", &folder.hash];
-    let states =
-        request.states.listen(listener, &key, size, watch, |i| Ok(Some(folder.clips[i].audio.clone())))?;
+    let states = request.states.listen(listener, &key, size, watch, |i| Ok(Some(folder.clips[i].audio.clone())))?;
     let split = Split::by_file(folder.clips.iter().map(|clip| Some(clip.label)).collect());
     let data = serde_json::json!({
         "files": folder.files,
@@ -246,8 +237,8 @@ fn learned(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::watch::Stage;
+    use super::*;
     use crate::checkpoint::CheckpointSource;
     use crate::dataset::render::DEFAULT_SOUNDFONT;
     use crate::embedded;

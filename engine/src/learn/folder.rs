@@ -117,8 +117,7 @@ impl Folder {
             Ok((hash(path)?, cut(path)?))
         };
         for (class, files) in sides.iter().enumerate() {
-            let cut: Vec<(String, Vec<Vec<f32>>)> =
-                files.par_iter().map(read).collect::<Result<_, LearnError>>()?;
+            let cut: Vec<(String, Vec<Vec<f32>>)> = files.par_iter().map(read).collect::<Result<_, LearnError>>()?;
             let count: usize = cut.iter().map(|(_, clips)| clips.len()).sum();
             let mut place = 0;
             for (file, (hash, audio)) in cut.into_iter().enumerate() {

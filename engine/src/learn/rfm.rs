@@ -258,12 +258,7 @@ impl<'a> Parts<'a> {
 ///
 /// # Errors
 /// Parts that do not agree, settings out of range, a kernel matrix that cannot be solved, a fit that is flat.
-pub fn fit(
-    train: &Samples,
-    validation: &Samples,
-    settings: &Settings,
-    progress: Progress,
-) -> Result<Fit, FitError> {
+pub fn fit(train: &Samples, validation: &Samples, settings: &Settings, progress: Progress) -> Result<Fit, FitError> {
     Parts::new(train, validation)?.fit(settings, progress)
 }
 

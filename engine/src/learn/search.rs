@@ -215,8 +215,9 @@ mod tests {
         assert_eq!(found.trials[0].outcome, Err(FitError::Flat { bandwidth: 1e-4 }));
         assert_eq!(found.trials[1].outcome, Ok(found.fit.validation));
         assert!(seen.borrow().is_sorted() && seen.borrow().last() == Some(&1.0));
-        let refused =
-            |grid: &[Settings]| search(&train, &validation, grid, Criterion::Prediction, &|_| Ok(())).expect_err("refused");
+        let refused = |grid: &[Settings]| {
+            search(&train, &validation, grid, Criterion::Prediction, &|_| Ok(())).expect_err("refused")
+        };
         assert_eq!(refused(&[narrow]), FitError::Flat { bandwidth: 1e-4 });
         assert!(matches!(refused(&[]), FitError::Setting { value: 0.0, .. }));
         let no_ridge = Settings { ridge: 0.0, ..grid[1] };

@@ -35,7 +35,9 @@ impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.chance > 0.4 {
             true => write!(f, "told apart {:.0} times of 10 (guessing: {:.0})", 10.0 * self.right, 10.0 * self.chance),
-            false => write!(f, "told right {:.0} % of the time (guessing: {:.0} %)", 100.0 * self.right, 100.0 * self.chance),
+            false => {
+                write!(f, "told right {:.0} % of the time (guessing: {:.0} %)", 100.0 * self.right, 100.0 * self.chance)
+            }
         }
     }
 }

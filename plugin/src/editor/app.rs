@@ -150,7 +150,8 @@ impl App {
             ui.set_height(theme::ROW);
             ui.label(RichText::new("Tiller").heading());
             ui.add_space(theme::GAP);
-            let pages = [(Page::Steer, "Steer"), (Page::SetUp, "Set up"), (Page::Models, "Models"), (Page::Devices, "Devices")];
+            let pages =
+                [(Page::Steer, "Steer"), (Page::SetUp, "Set up"), (Page::Models, "Models"), (Page::Devices, "Devices")];
             let spacing = std::mem::replace(&mut ui.spacing_mut().item_spacing.x, 2.0);
             for (page, name) in pages {
                 if (page != Page::Devices || self.devices.is_some()) && option(ui, name, self.page == page) {

@@ -9,7 +9,15 @@ use crate::status_line::{Readings, Tone, figures, status_line};
 
 /// Draws it. `message` is what the preset browser has to say. `told`: the page says already what is wrong with the model.
 /// `works` is what goes on beside playing.
-pub fn footer(ui: &mut Ui, desk: Desk<'_>, status: &Status, readings: &Readings, message: &str, works: &str, told: bool) {
+pub fn footer(
+    ui: &mut Ui,
+    desk: Desk<'_>,
+    status: &Status,
+    readings: &Readings,
+    message: &str,
+    works: &str,
+    told: bool,
+) {
     let instance = desk.instance;
     learning::line(ui, instance, desk.params);
     if !message.is_empty() {

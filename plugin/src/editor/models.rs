@@ -132,7 +132,8 @@ impl ModelsPage {
             let (whole, top, bottom) = (ui.available_width(), ui.cursor().min, ui.max_rect().bottom());
             let left = ((whole - theme::GAP) * LIST).round();
             let column = |ui: &mut Ui, from: f32, wide: f32, contents: &mut dyn FnMut(&mut Ui)| {
-                let place = egui::Rect::from_min_max(top + egui::vec2(from, 0.0), egui::pos2(top.x + from + wide, bottom));
+                let place =
+                    egui::Rect::from_min_max(top + egui::vec2(from, 0.0), egui::pos2(top.x + from + wide, bottom));
                 ui.scope_builder(egui::UiBuilder::new().max_rect(place), |ui| {
                     ui.set_width(wide);
                     contents(ui);

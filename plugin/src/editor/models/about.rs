@@ -216,7 +216,10 @@ fn result(ui: &mut Ui, trial: &Trial) {
     fact(ui, "Speed", &format!("{:.2} × real time, slowest frame {:.0} ms", trial.real_time, trial.slowest_ms));
     let loaded = format!("{:.1} s, takes {}", trial.load_seconds, words::bytes(trial.memory_bytes));
     fact(ui, "Loads in", &loaded);
-    note(ui, &format!("{} on {} ({}), {}.", words::bits(Some(trial.precision)), trial.device, trial.machine, trial.date));
+    note(
+        ui,
+        &format!("{} on {} ({}), {}.", words::bits(Some(trial.precision)), trial.device, trial.machine, trial.date),
+    );
 }
 
 fn fact(ui: &mut Ui, name: &str, value: &str) {

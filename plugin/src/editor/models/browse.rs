@@ -143,8 +143,11 @@ impl Browser {
                 if let Some(problem) = &listing.problem {
                     ui.label(RichText::new(problem).color(theme::BAD));
                 }
-                for (path, is_folder) in
-                    listing.folders.iter().map(|path| (path, true)).chain(listing.files.iter().map(|path| (path, false)))
+                for (path, is_folder) in listing
+                    .folders
+                    .iter()
+                    .map(|path| (path, true))
+                    .chain(listing.files.iter().map(|path| (path, false)))
                 {
                     let name = path.file_name().unwrap_or_default().to_string_lossy();
                     let text = if is_folder { format!("{name}/") } else { name.into_owned() };
@@ -157,7 +160,8 @@ impl Browser {
                     }
                 }
                 if listing.problem.is_none() && listing.folders.is_empty() && listing.files.is_empty() {
-                    let nothing = if self.wanted == Wanted::Folder { "No folder is here." } else { "Nothing to add is here." };
+                    let nothing =
+                        if self.wanted == Wanted::Folder { "No folder is here." } else { "Nothing to add is here." };
                     ui.label(RichText::new(nothing).size(theme::SMALL).color(theme::QUIET));
                 }
             });

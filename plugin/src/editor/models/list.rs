@@ -1,6 +1,6 @@
 //! The list of models: a row each, with a light that says how it stands. UI thread.
 
-use egui::{Align2, Rect, Sense, Stroke, Ui, Role, WidgetInfo, pos2, vec2};
+use egui::{Align2, Rect, Role, Sense, Stroke, Ui, WidgetInfo, pos2, vec2};
 use tiller_engine::background::{Kind, Standing};
 
 use crate::editor::models::shelf::Known;
@@ -81,7 +81,8 @@ fn row(ui: &mut Ui, known: &Known, row: &Row, chosen: bool) -> bool {
     let ink = if known.entry.source.is_some() { theme::TEXT } else { theme::QUIET };
     let at = pos2(place.right() - 8.0, middle);
     let said = painter.text(at, Align2::RIGHT_CENTER, &row.text, theme::font(theme::SMALL), theme::QUIET);
-    let name = Rect::from_min_max(pos2(place.left() + 22.0, place.top()), pos2(said.left() - theme::GAP, place.bottom()));
+    let name =
+        Rect::from_min_max(pos2(place.left() + 22.0, place.top()), pos2(said.left() - theme::GAP, place.bottom()));
     let painter = painter.with_clip_rect(name.intersect(ui.clip_rect()));
     painter.text(name.left_center(), Align2::LEFT_CENTER, &known.entry.name, theme::font(theme::BODY), ink);
     if response.has_focus() {

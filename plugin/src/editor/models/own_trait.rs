@@ -98,7 +98,10 @@ impl OwnTrait {
     pub fn show(&mut self, ui: &mut Ui, page: Page<'_>, known: &Known) {
         group(ui, "A trait from your audio", |ui| {
             let Some(source) = known.entry.source.clone() else {
-                ui.label(RichText::new("Get the model first: it listens to your audio to learn from it.").color(theme::QUIET));
+                ui.label(
+                    RichText::new("Get the model first: it listens to your audio to learn from it.")
+                        .color(theme::QUIET),
+                );
                 return;
             };
             let background = &page.instance.background;
@@ -171,7 +174,8 @@ fn lanes(ui: &mut Ui, page: Page<'_>, known: &Known, name: &str) {
                 page.ask(move || {
                     let files = instance.handle.trait_files();
                     let file = files.into_iter().find(|file| file.reference.name == name && file.problem.is_none());
-                    let file = file.ok_or("The trait's file is gone, or the model is still loading: try again then.")?;
+                    let file =
+                        file.ok_or("The trait's file is gone, or the model is still loading: try again then.")?;
                     instance.assign_trait(slot, Some(&file));
                     Ok(())
                 });

@@ -42,13 +42,18 @@ pub struct Known {
 impl Known {
     fn of(entry: Entry) -> Self {
         let source = entry.source.as_ref();
-        let suited = source.and_then(|source| Model::suited_precision(source).ok());
-        let tried = |source| Precision::ALL.into_iter().filter_map(move |precision| trial::kept(source, Some(precision)));
+        // All published ones are large.
+        let published = entry.published.map(|_| Precision::Int8);
+        let suited = source.map_or(published, |source| Model::suited_precision(source).ok());
+        let tried =
+            |source| Precision::ALL.into_iter().filter_map(move |precision| trial::kept(source, Some(precision)));
         Self {
             suited,
             trials: source.map(|source| tried(source).collect()).unwrap_or_default(),
             accepted: entry.published.is_some_and(|published| licence::accepted(published.repository)),
-            directions: source.map(|source| learning::known(source, trial::hash_of(source).as_deref())).unwrap_or_default(),
+            directions: source
+                .map(|source| learning::known(source, trial::hash_of(source).as_deref()))
+                .unwrap_or_default(),
             entry,
         }
     }

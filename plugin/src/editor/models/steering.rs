@@ -121,7 +121,9 @@ impl SteeringView {
             ui,
             match self.effort {
                 Effort::Quick => "Listens to five instruments and compares what it heard.",
-                Effort::Full => "Listens to 21 instruments and finds what tells notes apart best: four times as long and more.",
+                Effort::Full => {
+                    "Listens to 21 instruments and finds what tells notes apart best: four times as long and more."
+                }
             },
         );
         let concepts: Vec<Concept> =
