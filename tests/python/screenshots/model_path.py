@@ -26,10 +26,11 @@ FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenize
 RATE = screenshots.RATE
 
 # Where things are on the page, in points from the corner of a window of 960 by 640.
-SMALL = (200, 116)
 AT = {
-    "row": lambda index: (200, 82 + 25 * index),
-    "about": (455, 108), "steering": (522, 108), "own trait": (602, 108),
+    "row": lambda index: (200, 84 + 25 * index),
+    "about": (449, 92), "steering": (518, 92), "own trait": (615, 92),
+    "download": (490, 302), "accept": (500, 388), "got it": (450, 330),
+    "use": (490, 302), "test": (470, 400), "learn": (450, 360),
 }
 
 # At least so many paintings a second while the meter moves; the window aims at 25.
