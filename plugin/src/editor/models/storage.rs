@@ -38,7 +38,9 @@ pub fn kept(ui: &mut Ui, page: Page<'_>) {
             ui.label(if place.bytes == 0 { "nothing".to_owned() } else { words::bytes(place.bytes) });
             if place.clears && place.bytes > 0 {
                 ui.add_space(theme::GAP);
-                let free = !page.clerk.is_busy();
+                // What goes on may be writing there.
+                let at_rest = page.instance.background.reports().iter().all(|report| report.standing.is_over());
+                let free = at_rest && !page.clerk.is_busy();
                 let button = ui.add_enabled(free, egui::Button::new("Clear")).on_hover_text(place.meaning);
                 if button.clicked() {
                     let folder = place.folder.clone();
