@@ -15,6 +15,7 @@ mod keys;
 mod learning;
 mod meter;
 mod model;
+pub mod models;
 mod preset_menu;
 mod set_up;
 mod slider;

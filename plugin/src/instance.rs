@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tiller_engine::backend::Device;
+use tiller_engine::background::{self, Background};
 use tiller_engine::handle::{Handle, ModelSource};
 use tiller_engine::precision::Precision;
 use tiller_engine::steering::trait_files::TraitFile;
@@ -39,6 +40,8 @@ pub struct Instance {
     pub handle: Arc<Handle>,
     /// Prompt, model and window of the project.
     pub project: Arc<ProjectStore>,
+    /// Downloads, trials and learning of the process. The last instance that goes stops them and waits for their threads.
+    pub background: Arc<Background>,
     /// Written by the audio thread; it also holds the Play button.
     pub meters: Arc<Meters>,
     /// Program changes on their way.
@@ -78,6 +81,7 @@ impl Default for Instance {
         Self {
             handle,
             project,
+            background: background::shared(),
             meters,
             line,
             programs: Mutex::default(),

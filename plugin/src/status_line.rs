@@ -137,7 +137,7 @@ pub fn figures(status: &Status, readings: &Readings) -> Vec<Figure> {
         say("gaps", "none".to_owned(), "Frames that were not ready when they were to be heard.");
     }
     if !status.device.is_empty() {
-        say("on", status.device.clone(), "Where the model computes. The set-up page changes it.");
+        say("on", status.device.clone(), "Where the model computes. The page of models changes it.");
     }
     figures
 }

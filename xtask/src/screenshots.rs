@@ -21,7 +21,7 @@ pub struct Options {
     /// Which build is shown.
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
-    /// One scene alone: first-run, playing, idle, loading, missing, keyboard or devices.
+    /// One scene alone: first-run, playing, idle, loading, missing, keyboard, devices, models or models-offline.
     #[arg(long)]
     only: Option<String>,
 }
@@ -30,12 +30,20 @@ pub struct Options {
 pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
     let bundles = bundle::bundle(workspace, options.profile)?;
     setup::screen()?;
+    // The hub on loopback that the scenes of models download from.
+    let built = ["build", "-p", "tiller-tests", "--bin", "tiller-hub"];
+    let (line, folder) = match options.profile {
+        Profile::Dev => (built.to_vec(), Profile::Dev.folder()),
+        Profile::Release => ([&built[..], &["--release"]].concat(), Profile::Release.folder()),
+    };
+    workspace.cargo(&line)?;
+    let hub = workspace.target.join(folder).join("tiller-hub").with_extension(std::env::consts::EXE_EXTENSION);
     let python = setup::screenshots_environment(workspace)?;
     let out = options.out.clone().unwrap_or_else(|| workspace.root.join("assets"));
     let script = workspace.root.join("tests/python/screenshots/main.py");
     let mut command = Command::new(&python);
     command.arg(&script).arg("--bundle").arg(&bundles.vst3).arg("--out").arg(&out);
-    command.arg("--demo").arg(workspace.root.join("assets/demo"));
+    command.arg("--demo").arg(workspace.root.join("assets/demo")).arg("--hub").arg(hub);
     if let Some(standalone) = &bundles.standalone {
         command.arg("--standalone").arg(standalone);
     }

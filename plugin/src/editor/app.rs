@@ -21,6 +21,7 @@ use crate::editor::hint::Hint;
 use crate::editor::history::History;
 use crate::editor::meter::Meter;
 use crate::editor::model::{self, ModelView};
+use crate::editor::models::{self, ModelsPage};
 use crate::editor::preset_menu::PresetMenu;
 use crate::editor::set_up::set_up;
 use crate::editor::timeline::{Now, Timeline};
@@ -48,6 +49,7 @@ const BESIDE_PROMPT: f32 = 138.0;
 enum Page {
     Steer,
     SetUp,
+    Models,
     Devices,
 }
 
@@ -63,6 +65,7 @@ pub struct App {
     page: Page,
     prompt: Draft,
     model: ModelView,
+    models: ModelsPage,
     traits: TraitsView,
     hint: Hint,
     meter: Meter,
@@ -94,6 +97,7 @@ impl App {
             page: Page::Steer,
             prompt: Draft::default(),
             model: ModelView::default(),
+            models: ModelsPage::default(),
             traits: TraitsView::default(),
             hint: Hint::default(),
             meter: Meter::default(),
@@ -121,13 +125,20 @@ impl App {
         egui::ScrollArea::vertical().max_height(room).auto_shrink(false).show(ui, |ui| {
             match (self.page, &self.devices) {
                 (Page::Steer, _) | (Page::Devices, None) => self.steer(ui, desk, room, &status, &readings, fresh),
-                (Page::SetUp, _) => set_up(ui, desk, (&mut self.model, &mut self.traits), &status),
+                (Page::SetUp, _) => set_up(ui, desk, &mut self.traits, &status),
+                (Page::Models, _) => self.models.show(ui, &self.instance, &status),
                 (Page::Devices, Some(all)) => devices(ui, &**all),
             }
         });
         let message = &self.presets.message;
         let told = self.page == Page::Steer;
-        let line = ui.scope(|ui| footer(ui, desk, &status, &readings, message, told));
+        // The page of models says it itself.
+        let works = if self.page == Page::Models { None } else { models::under_way(&instance) };
+        if works.is_some() {
+            ui.ctx().request_repaint_after(Duration::from_secs(1));
+        }
+        let works = works.unwrap_or_default();
+        let line = ui.scope(|ui| footer(ui, desk, &status, &readings, message, &works, told));
         self.footer_height = line.response.rect.height();
         if readings.sounding || !self.meter.at_rest() || !status.state.is_settled() {
             ui.ctx().request_repaint_after(LIVELY);
@@ -139,7 +150,8 @@ impl App {
             ui.set_height(theme::ROW);
             ui.label(RichText::new("Tiller").heading());
             ui.add_space(theme::GAP);
-            let pages = [(Page::Steer, "Steer"), (Page::SetUp, "Set up"), (Page::Devices, "Devices")];
+            let pages =
+                [(Page::Steer, "Steer"), (Page::SetUp, "Set up"), (Page::Models, "Models"), (Page::Devices, "Devices")];
             let spacing = std::mem::replace(&mut ui.spacing_mut().item_spacing.x, 2.0);
             for (page, name) in pages {
                 if (page != Page::Devices || self.devices.is_some()) && option(ui, name, self.page == page) {

@@ -8,7 +8,16 @@ use crate::editor::{learning, model, theme};
 use crate::status_line::{Readings, Tone, figures, status_line};
 
 /// Draws it. `message` is what the preset browser has to say. `told`: the page says already what is wrong with the model.
-pub fn footer(ui: &mut Ui, desk: Desk<'_>, status: &Status, readings: &Readings, message: &str, told: bool) {
+/// `works` is what goes on beside playing.
+pub fn footer(
+    ui: &mut Ui,
+    desk: Desk<'_>,
+    status: &Status,
+    readings: &Readings,
+    message: &str,
+    works: &str,
+    told: bool,
+) {
     let instance = desk.instance;
     learning::line(ui, instance, desk.params);
     if !message.is_empty() {
@@ -29,6 +38,10 @@ pub fn footer(ui: &mut Ui, desk: Desk<'_>, status: &Status, readings: &Readings,
             ui.spacing_mut().item_spacing.x = 4.0;
             ui.label(RichText::new(figure.name).color(theme::QUIET)).on_hover_text(figure.meaning);
             ui.label(figure.value).on_hover_text(figure.meaning);
+        }
+        if !works.is_empty() {
+            ui.add_space(theme::GAP);
+            ui.label(RichText::new(works).color(theme::QUIET));
         }
     });
 }

@@ -1,49 +1,18 @@
-//! The model's side of the window: where it comes from, how far it is loaded, what to do when it is missing, where it plays.
-//! UI thread; cards are looked for on a thread of its own, since a driver takes its time.
-
-use std::sync::Arc;
-use std::thread::JoinHandle;
+//! The model's side of the page that steers: how far it is loaded, and what to do when it is missing. UI thread.
 
 use egui::{Align, Key, Layout, Rect, RichText, Sense, TextEdit, Ui, vec2};
-use parking_lot::Mutex;
-use tiller_engine::backend::Device;
-use tiller_engine::backend::cuda::{Card, Library};
-use tiller_engine::precision::Precision;
 use tiller_engine::status::{State, Status};
 
-use crate::editor::choice::{named_row, option};
 use crate::editor::desk::Desk;
 use crate::editor::draft::Draft;
 use crate::editor::theme;
 use crate::instance::Instance;
 use crate::state::document::FileReference;
-use crate::status_line::model_line;
-
-/// What is known of this machine's cards.
-#[derive(Clone, Default)]
-enum Cards {
-    #[default]
-    Unknown,
-    Looking,
-    /// Each with its number and how it is described, or why there are none.
-    Found(Result<Vec<(u32, String)>, String>),
-}
 
 /// What is kept between repaints.
 #[derive(Default)]
 pub struct ModelView {
     folder: Draft,
-    cards: Arc<Mutex<Cards>>,
-    /// The thread that looks for cards. It is waited for: hosts unload the code that it runs.
-    looking: Option<JoinHandle<()>>,
-}
-
-impl Drop for ModelView {
-    fn drop(&mut self) {
-        if let Some(looking) = self.looking.take() {
-            let _ = looking.join();
-        }
-    }
 }
 
 /// The model's name: the project's word for it, or what the engine calls it.
@@ -117,130 +86,6 @@ impl ModelView {
             });
         }
     }
-
-    /// The group of the set-up page.
-    pub fn settings(&mut self, ui: &mut Ui, desk: Desk<'_>, status: &Status) {
-        ui.horizontal(|ui| {
-            let line = model_line(&status.state);
-            light(ui, theme::tone(line.tone));
-            ui.label(name(desk.instance, status));
-            ui.label(RichText::new(line.text).color(theme::QUIET));
-        });
-        if let State::Loading(percent) = status.state {
-            progress(ui, f32::from(percent) / 100.0);
-        }
-        ui.allocate_ui_with_layout(
-            vec2(ui.available_width(), theme::ROW),
-            Layout::right_to_left(Align::Center),
-            |ui| self.folder_field(ui, desk),
-        );
-        self.device(ui, desk, status);
-        precision(ui, desk);
-    }
-
-    fn device(&mut self, ui: &mut Ui, desk: Desk<'_>, status: &Status) {
-        let chosen = desk.instance.project.project().device;
-        let mut wanted = chosen;
-        named_row(ui, "Plays on", |ui| {
-            let cards = self.cards.lock().clone();
-            let shown = match (&cards, chosen) {
-                (Cards::Found(Ok(found)), Device::Gpu(number)) => found
-                    .iter()
-                    .find(|card| card.0 == number)
-                    .map_or_else(|| chosen_name(chosen), |card| card.1.clone()),
-                (_, Device::Auto) if !status.device.is_empty() => format!("auto: {}", status.device),
-                _ => chosen_name(chosen),
-            };
-            let menu = egui::ComboBox::from_id_salt("device").width(ui.available_width() - 8.0).selected_text(shown);
-            let shown = menu.show_ui(ui, |ui| {
-                ui.selectable_value(&mut wanted, Device::Auto, "auto: a GPU for large models, if there is one");
-                ui.selectable_value(&mut wanted, Device::Cpu, "CPU");
-                match &cards {
-                    Cards::Found(Ok(found)) => {
-                        for (number, text) in found {
-                            ui.selectable_value(&mut wanted, Device::Gpu(*number), text);
-                        }
-                        if found.is_empty() {
-                            ui.label(RichText::new("No GPU was found.").color(theme::QUIET));
-                        }
-                    }
-                    Cards::Found(Err(why)) => {
-                        ui.set_max_width(420.0);
-                        ui.label(RichText::new(format!("No GPU: {why}")).color(theme::QUIET));
-                    }
-                    Cards::Unknown | Cards::Looking => {
-                        ui.label(RichText::new("Looking for GPUs ...").color(theme::QUIET));
-                    }
-                }
-            });
-            if shown.response.clicked() {
-                self.look(ui.ctx());
-            }
-        });
-        if wanted != chosen {
-            desk.instance.project.edit(|project| project.device = wanted);
-        }
-    }
-
-    /// Asks the driver, elsewhere. Free memory is that of the moment, so it is asked each time that the menu is opened.
-    fn look(&mut self, context: &egui::Context) {
-        if matches!(*self.cards.lock(), Cards::Looking) {
-            return;
-        }
-        *self.cards.lock() = Cards::Looking;
-        let (cards, context) = (self.cards.clone(), context.clone());
-        let body = move || {
-            let found = Library::open().and_then(Library::cards);
-            let text = |card: Card| (card.number, card.to_string());
-            let found = found.map(|found| found.into_iter().map(text).collect()).map_err(|error| error.to_string());
-            *cards.lock() = Cards::Found(found);
-            context.request_repaint();
-        };
-        match std::thread::Builder::new().name("tiller-cards".to_owned()).spawn(body) {
-            Ok(looking) => {
-                if let Some(before) = self.looking.replace(looking) {
-                    // It has said what it found, so it is at its end.
-                    let _ = before.join();
-                }
-            }
-            Err(error) => *self.cards.lock() = Cards::Found(Err(format!("the system gave no thread ({error})"))),
-        }
-    }
-}
-
-fn chosen_name(device: Device) -> String {
-    match device {
-        Device::Auto => "auto".to_owned(),
-        Device::Cpu => "CPU".to_owned(),
-        Device::Gpu(number) => format!("GPU {number}"),
-    }
-}
-
-/// How exactly the model is kept: a choice of the project, since another one is loaded anew.
-fn precision(ui: &mut Ui, desk: Desk<'_>) {
-    let chosen = desk.instance.project.project().precision;
-    let mut wanted = chosen;
-    named_row(ui, "Weights", |ui| {
-        for one in [None].into_iter().chain(Precision::ALL.map(Some)) {
-            if option(ui, bits(one), one == chosen) {
-                wanted = one;
-            }
-        }
-    });
-    if wanted != chosen {
-        desk.instance.project.edit(|project| project.precision = wanted);
-    }
-}
-
-/// A precision as musicians read it.
-fn bits(precision: Option<Precision>) -> &'static str {
-    match precision {
-        None => "auto",
-        Some(Precision::F32) => "exact",
-        Some(Precision::Bf16) => "16 bit",
-        Some(Precision::Int8) => "8 bit",
-        Some(Precision::Int4) => "4 bit",
-    }
 }
 
 fn loading(ui: &mut Ui, name: &str, state: &State) {
@@ -257,7 +102,8 @@ fn loading(ui: &mut Ui, name: &str, state: &State) {
     ui.label(RichText::new("Silent until then. Prompt, targets and lanes can be set already.").color(theme::QUIET));
 }
 
-fn progress(ui: &mut Ui, part: f32) {
+/// A bar, filled as far as `part`, 0 to 1.
+pub fn progress(ui: &mut Ui, part: f32) {
     let (place, _) = ui.allocate_exact_size(vec2(ui.available_width(), 8.0), Sense::hover());
     ui.painter().rect_filled(place, theme::ROUND, theme::WELL);
     let filled = Rect::from_min_size(place.min, vec2(place.width() * part.clamp(0.0, 1.0), place.height()));

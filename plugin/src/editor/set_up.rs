@@ -1,4 +1,4 @@
-//! The page of what one sets and leaves: model and device, how codes are drawn, when the instrument sounds and how late, how MIDI
+//! The page of what one sets and leaves: how codes are drawn, when the instrument sounds and how late, how MIDI
 //! is taken. UI thread.
 
 use egui::{RichText, Ui};
@@ -7,27 +7,25 @@ use tiller_engine::status::Status;
 use crate::controllers::Learnable;
 use crate::editor::choice::{choice, named_row, option};
 use crate::editor::desk::{Desk, group};
-use crate::editor::model::ModelView;
 use crate::editor::traits::TraitsView;
 use crate::editor::{learning, slider, theme};
 use crate::params::choices::{Late, Latency, Run};
 
 /// Draws the page: in two columns where there is room for them.
-pub fn set_up(ui: &mut Ui, desk: Desk<'_>, (model, traits): (&mut ModelView, &mut TraitsView), status: &Status) {
+pub fn set_up(ui: &mut Ui, desk: Desk<'_>, traits: &mut TraitsView, status: &Status) {
     if ui.available_width() < 560.0 {
-        left(ui, desk, (model, traits), status);
+        left(ui, desk, traits, status);
         right(ui, desk);
         return;
     }
     ui.columns(2, |columns| {
-        left(&mut columns[0], desk, (model, traits), status);
+        left(&mut columns[0], desk, traits, status);
         right(&mut columns[1], desk);
     });
 }
 
-fn left(ui: &mut Ui, desk: Desk<'_>, (model, traits): (&mut ModelView, &mut TraitsView), status: &Status) {
+fn left(ui: &mut Ui, desk: Desk<'_>, traits: &mut TraitsView, status: &Status) {
     let params = desk.params;
-    group(ui, "Model", |ui| model.settings(ui, desk, status));
     group(ui, "How it chooses", |ui| {
         desk.slider(ui, &params.temperature, Learnable::Temperature, theme::QUIET);
         desk.slider(ui, &params.guidance, Learnable::Guidance, theme::QUIET);

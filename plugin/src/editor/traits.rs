@@ -62,7 +62,7 @@ impl TraitsView {
         }
         note(
             ui,
-            "Directions of your own for this model: `cargo xtask learn --from FOLDER` makes one from sound with a trait and without it.",
+            "Directions of your own for the model that plays. The page of models learns them from sound with a trait and without it.",
             theme::QUIET,
         );
     }

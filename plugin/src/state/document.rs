@@ -2,6 +2,7 @@
 //! file says is lost: what this version cannot use is kept and written back.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tiller_engine::backend::Device;
@@ -47,6 +48,11 @@ impl FileReference {
     pub fn to_path(path: &str) -> Self {
         let name = path.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or(path);
         Self { name: name.to_owned(), path: path.to_owned(), ..Self::default() }
+    }
+
+    /// A reference to a model's folder, by the name that people know it by: a hub's cache calls folders by numbers.
+    pub fn to_model(name: &str, folder: &Path) -> Self {
+        Self { name: name.to_owned(), path: folder.to_string_lossy().into_owned(), ..Self::default() }
     }
 
     /// A reference to a trait's directions file.

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,7 @@ class Editor:
     """The window, driven from a thread of its own while the host's main thread shows it."""
 
     # Where the header's pages are, in points from the window's corner.
-    PAGES = {"steer": (94, 24), "set up": (150, 24), "devices": (214, 24)}
+    PAGES = {"steer": (94, 24), "set up": (150, 24), "models": (214, 24), "devices": (282, 24)}
 
     def __init__(self, scale: float = 1.0):
         self.window = None
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--standalone", type=Path)
     parser.add_argument("--demo", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--hub", type=Path, help="the program tiller-hub, for the scenes `models` and `models-offline`")
     parser.add_argument("--only", help="one scene")
     parser.add_argument("--here", help="this scene, on the display that there is")
     arguments = parser.parse_args()
@@ -213,7 +215,7 @@ def main() -> None:
     code = 0
     try:
         for name in SCENES:
-            if arguments.only in (None, name):
+            if arguments.only == name or arguments.only is None and name not in LONG:
                 # A process each: hosts keep a plugin's windows until they end.
                 code = code or subprocess.run([sys.executable, *sys.argv, "--here", name]).returncode
     finally:
@@ -306,7 +308,7 @@ def loading(arguments) -> None:
         with tempfile.TemporaryDirectory(prefix="tiller-slow-") as folder:
             model = slow_model.make(arguments.demo, Path(folder) / "musicgen-slow", blocks=240)
             time.sleep(2.0)
-            open_model(editor, model)
+            open_model(plugin, model)
             editor.shoot(arguments.out / "editor-loading.png")
 
     scene(plugin, steps)
@@ -315,20 +317,41 @@ def loading(arguments) -> None:
 def missing(arguments) -> None:
     """A project whose model is not there."""
 
+    plugin = load(arguments, chord_root="A", chord="minor")
+
     def steps(editor: Editor) -> None:
         time.sleep(2.0)
-        open_model(editor, Path("/music/models/musicgen-small"))
+        open_model(plugin, Path("/music/models/musicgen-small"))
         time.sleep(2.0)
         editor.shoot(arguments.out / "editor-model-missing.png")
 
-    scene(load(arguments, chord_root="A", chord="minor"), steps)
+    scene(plugin, steps)
 
 
-def open_model(editor: Editor, folder: Path) -> None:
-    editor.page("set up")
-    editor.click(150, 105)
-    editor.type(str(folder))
-    editor.page("steer")
+def open_model(plugin, folder: Path) -> None:
+    """As a project does that was saved on another machine."""
+    data = plugin.preset_data
+    text = data.decode("latin-1")
+    start = text.index('{"')
+    state, length = json.JSONDecoder().raw_decode(text[start:])
+    document = json.loads(json.loads(state["fields"]["project"]))
+    document["model"] = {"name": folder.name, "hash": "", "path": str(folder)}
+    state["fields"]["project"] = json.dumps(json.dumps(document))
+    plugin.preset_data = vst_preset(data, start, start + length, json.dumps(state).encode())
+
+
+def vst_preset(data: bytes, start: int, end: int, chunk: bytes) -> bytes:
+    """A .vstpreset with another chunk in the place of [start, end): the list of chunks at its end follows."""
+    longer = len(chunk) - (end - start)
+    at = struct.unpack_from("<q", data, 40)[0]
+    parts = bytearray(data[:start] + chunk + data[end:])
+    struct.pack_into("<q", parts, 40, at + longer)
+    for entry in range(struct.unpack_from("<i", parts, at + longer + 4)[0]):
+        place = at + longer + 8 + 20 * entry + 4
+        offset, size = struct.unpack_from("<qq", parts, place)
+        holds = offset <= start < offset + size
+        struct.pack_into("<qq", parts, place, offset + (longer if offset > start else 0), size + (longer if holds else 0))
+    return bytes(parts)
 
 
 def keyboard(arguments) -> None:
@@ -418,6 +441,20 @@ def devices(arguments) -> None:
             raise RuntimeError("the application does not remember what was chosen")
 
 
+def models(arguments) -> None:
+    """From the built-in model to another one: see model_path.py."""
+    import model_path
+
+    model_path.with_a_hub(arguments)
+
+
+def models_offline(arguments) -> None:
+    """The same without a network."""
+    import model_path
+
+    model_path.offline(arguments)
+
+
 SCENES = {
     "first-run": first_run,
     "playing": playing,
@@ -426,7 +463,12 @@ SCENES = {
     "missing": missing,
     "keyboard": keyboard,
     "devices": devices,
+    "models": models,
+    "models-offline": models_offline,
 }
+
+# Minutes long: for those who ask for them.
+LONG = {"models", "models-offline"}
 
 if __name__ == "__main__":
     main()
