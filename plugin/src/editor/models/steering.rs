@@ -111,7 +111,7 @@ impl SteeringView {
             }
         });
         named_row(ui, "Effort", |ui| {
-            for (effort, name) in [(Effort::Quick, "quick"), (Effort::Full, "full")] {
+            for (effort, name) in [(Effort::Taste, "a taste"), (Effort::Quick, "quick"), (Effort::Full, "full")] {
                 if option(ui, name, self.effort == effort) {
                     self.effort = effort;
                 }
@@ -120,6 +120,9 @@ impl SteeringView {
         note(
             ui,
             match self.effort {
+                Effort::Taste => {
+                    "Listens to three instruments: soon tells whether a large model can be steered, and steers it roughly."
+                }
                 Effort::Quick => "Listens to five instruments and compares what it heard.",
                 Effort::Full => {
                     "Listens to 21 instruments and finds what tells notes apart best: four times as long and more."
