@@ -29,9 +29,11 @@ RATE = screenshots.RATE
 AT = {
     "row": lambda index: (200, 84 + 25 * index),
     "about": (449, 92), "steering": (518, 92), "own trait": (615, 92),
-    "download": (490, 302), "accept": (500, 388), "got it": (450, 330),
-    "use": (490, 302), "test": (470, 400), "learn": (450, 360),
+    "accept": (500, 388),
 }
+
+# Where the buttons of the right side begin, and their height and how far it may be off.
+EDGE, HEIGHT = 424, range(18, 31)
 
 # At least so many paintings a second while the meter moves; the window aims at 25.
 LEAST_RATE = 20.0
@@ -237,6 +239,22 @@ class Run:
         self.editor.click(*(AT[place] if isinstance(place, str) else place))
         time.sleep(0.5)
 
+    def buttons(self) -> list[int]:
+        """Heights of the buttons that begin at the edge of the right side: runs of one colour that is not the panel's."""
+        self.editor.rest()
+        pixels = Pixels(self.editor.window)
+        column = np.frombuffer(pixels.read(EDGE, 0, 1, 600), np.uint8).reshape(600, -1)[:, :3].astype(int) @ [1, 256, 65_536]
+        pixels.close()
+        usual = {color for color, count in zip(*np.unique(column, return_counts=True)) if count > 60}
+        edges = [0, *(np.flatnonzero(np.diff(column)) + 1), len(column)]
+        runs = [(a, b) for a, b in zip(edges, edges[1:]) if b - a in HEIGHT and column[a] not in usual and a > 110]
+        return [(a + b) // 2 for a, b in runs]
+
+    def press(self, number: int, seconds: float = 10.0) -> None:
+        """Presses one of those buttons, once it is there; -1 is the last."""
+        until(f"button {number}", lambda: len(self.buttons()) > max(number, 0), seconds)
+        self.click((EDGE + 12, self.buttons()[number]))
+
     def shoot(self, name: str) -> None:
         time.sleep(0.7)
         path = self.folder / f"{name}.png"
@@ -278,7 +296,7 @@ def with_a_hub(arguments) -> None:
         editor.page("models")
         run.shoot("1-list")
         run.click(AT["row"](1))
-        run.click("download")
+        run.press(0)
         run.shoot("2-licence")
         if counter.came or home.accepted():
             raise RuntimeError("a server was asked, or the licence accepted, without a click")
@@ -296,16 +314,17 @@ def with_a_hub(arguments) -> None:
         run.shoot("4-interrupted")
 
         hub = Hub(arguments.hub, folder, port, "--throttle", str(weights // 4), "--corrupt-once", "model.safetensors")
-        run.click("got it")
-        run.click("download")
+        # The first button puts the message by, the first one then goes on.
+        run.press(0)
+        run.press(0)
         until("more bytes", lambda: home.partial() > kept, 30)
         frame_rate(editor, "while it downloads", 2.0)
         until("the damaged bytes to go", lambda: home.partial() == 0, 60)
         if home.weights():
             raise RuntimeError("damaged weights got their name")
         run.shoot("5-damaged")
-        run.click("got it")
-        run.click("download")
+        run.press(0)
+        run.press(0)
         until("the model", lambda: home.weights() is not None, 60)
         hub.stop()
         digests = [hashlib.sha256(path.read_bytes()).digest() for path in (home.weights(), folder / "model.safetensors")]
@@ -313,21 +332,21 @@ def with_a_hub(arguments) -> None:
             raise RuntimeError("what is on the disk is not what was served")
         run.shoot("6-here")
 
-        run.click("got it")
-        run.click("use")
+        run.press(0)
+        run.press(0)
         time.sleep(4.0)
         state = project(run.plugin)
         if state["model"]["name"] != "musicgen-small" or Path(state["model"]["path"]) != home.weights().parent:
             raise RuntimeError(f"the project does not have the model: {state['model']}")
         before = len(home.tried())
-        run.click("test")
+        run.press(-1)
         until("the trial", lambda: len(home.tried()) > before, 60)
         trial = json.loads(home.tried()[0].read_text())
         print(f"trial: {trial['real_time']:.1f} x real time", flush=True)
         run.shoot("7-tested")
 
         run.click("steering")
-        run.click("learn")
+        run.press(0)
         time.sleep(6.0)
         frame_rate(editor, "while it learns")
         run.shoot("8-learning")
@@ -376,13 +395,13 @@ def offline(arguments) -> None:
         editor, home = run.editor, run.home
         editor.page("models")
         run.click(AT["row"](1))
-        run.click("download")
+        run.press(0)
         run.click("accept")
         time.sleep(3.0)
         run.shoot("13-refused")
-        run.click("got it")
+        run.press(0)
         counter = Counter(port)
-        run.click("download")
+        run.press(0)
         until("the request", lambda: counter.came > 0, PATIENCE)
         frame_rate(editor, "while a hub says nothing")
         time.sleep(PATIENCE - 5.0)

@@ -46,7 +46,9 @@ impl About {
         group(ui, "", |ui| {
             facts(ui, page, known);
             if let Some(problem) = &known.entry.problem {
-                ui.add(egui::Label::new(RichText::new(problem).color(theme::BAD)).wrap());
+                let half = known.entry.source.is_none() && known.entry.partial_bytes > 0;
+                let colour = if half { theme::QUIET } else { theme::BAD };
+                ui.add(egui::Label::new(RichText::new(problem).color(colour)).wrap());
             }
             self.buttons(ui, page, known);
         });
@@ -163,6 +165,7 @@ fn facts(ui: &mut Ui, page: Page<'_>, known: &Known) {
         fact(ui, "Licence", LICENCE.name);
     }
     let disk = match (entry.source.is_some(), entry.published, entry.partial_bytes) {
+        (true, _, _) if entry.origin == Origin::Embedded => "part of the plugin".to_owned(),
         (true, _, _) => words::bytes(entry.disk_bytes),
         (false, Some(published), 0) => format!("{} to download", words::bytes(published.bytes)),
         (false, Some(published), partial) => {

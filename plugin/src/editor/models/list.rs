@@ -44,7 +44,9 @@ fn state(page: Page<'_>, known: &Known) -> Row {
         }
     }
     let entry = &known.entry;
-    if entry.problem.is_some() {
+    // What is on its way is no fault.
+    let half = entry.source.is_none() && entry.published.is_some() && entry.partial_bytes > 0;
+    if entry.problem.is_some() && !half {
         return say("cannot be played".to_owned(), theme::BAD);
     }
     if page.plays(known) {
