@@ -299,7 +299,7 @@ impl Player {
                 self.live = 1 - self.live;
                 self.base = step - self.roll.keep;
                 self.rebuilt = 0;
-                        switched = true;
+                switched = true;
             }
             self.pieces[current].ask(Some(control));
         }
