@@ -24,7 +24,7 @@ use tiller_tests::card::{columns, company, compare, prefilled};
 const EXACT: f64 = 1e-4;
 
 /// The same of products in f16.
-const HALF: f64 = 1e-2;
+const HALF: f64 = 5e-3;
 
 fn folder_of(fixture: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture)

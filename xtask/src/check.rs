@@ -60,6 +60,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
         line.extend(options.filter.as_deref());
         workspace.cargo(&line)
     })?;
+    if lints {
+        // The same features as above for all else, or cargo would build every other dependency once more.
+        let line = ["test", "--workspace", "--features", "tiller-tests/candle", "--test", "backend"];
+        stage("the backend on candle", &|| workspace.cargo(&line))?;
+    }
     if lints && cuda::can_emulate() {
         stage("cards, emulated", &|| cuda::emulate(workspace))?;
     }
