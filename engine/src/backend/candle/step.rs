@@ -262,3 +262,26 @@ fn attend(query: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
 fn added(x: &Tensor, output: &Tensor) -> Result<Tensor> {
     x + output.to_dtype(DType::F32)?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decoder::MAX_CODEBOOKS;
+
+    #[test]
+    fn only_neighbours_at_one_position_attend_at_once() {
+        let of = |places: &[(usize, usize)]| {
+            let row = |&(cache, position): &(usize, usize)| {
+                let codes = [0; MAX_CODEBOOKS];
+                StepRow { cache, position, codes, prompt: None, injection: None, pushes: &[] }
+            };
+            let rows: Vec<StepRow<'_>> = places.iter().map(row).collect();
+            runs(&rows).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[(0, 7), (1, 7), (2, 3), (3, 3)]), [0..2, 2..4]);
+        assert_eq!(of(&[(0, 7), (1, 7), (2, 7), (3, 7)]), [0..2, 2..4], "no more than two");
+        assert_eq!(of(&[(2, 0), (3, 0), (2, 1), (3, 1)]), [0..2, 2..4]);
+        assert_eq!(of(&[(0, 7), (1, 8), (3, 8), (2, 8)]), [0..1, 1..2, 2..3, 3..4]);
+        assert!(of(&[]).is_empty());
+    }
+}
