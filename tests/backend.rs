@@ -1,6 +1,10 @@
 //! The interface between a player and whoever computes its steps, on the processor; and what a player does when a card gives
 //! up. Cards themselves: card.rs.
 
+#[cfg(feature = "candle")]
+#[path = "backend/candle.rs"]
+mod candle;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

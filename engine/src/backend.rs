@@ -1,5 +1,6 @@
-//! Who computes a step and who decodes its codes: the processor, or a card through the CUDA library. A player lays out rows; what
-//! comes back are codes, the few block outputs that it looks at, and samples. Made on the loader thread, used on the runner's.
+//! Who computes a step and who decodes its codes: the processor, a card through the CUDA library, or an Apple GPU through candle.
+//! A player lays out rows; what comes back are codes, the few block outputs that it looks at, and samples. Made on the loader
+//! thread, used on the runner's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +12,11 @@ use crate::error::EngineError;
 use crate::steering::push::Push;
 use crate::text::Prompt;
 
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod cpu;
 pub mod cuda;
+pub mod gpu;
 
 /// Where a model plays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -167,6 +171,8 @@ pub trait CodecStream: Send {
     fn reset(&mut self);
 }
 
+/// Most rows of a step: more than a player makes, since tests and cards take four positions at once.
+pub const MOST_ROWS: usize = 8;
 /// Most draws of a step: the piece and the ending one.
 pub const MOST_DRAWS: usize = 2;
 /// Most taps of a step: the guards of the note and of the chord lane.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::backend::cuda::abi::status;
-use crate::backend::cuda::{self, Card, CudaBackend, CudaCodec, CudaModel, Library};
-use crate::backend::{BackendError, Device};
+use crate::backend::gpu::Gpu;
+use crate::backend::{Backend, BackendError, Device};
 use crate::control::TRAITS;
 use crate::error::EngineError;
 use crate::handle::{self, ModelSource};
@@ -193,7 +193,7 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// On the card that is asked for, else on the processor.
+    /// On the GPU that is asked for, else on the processor.
     pub(crate) fn new(
         source: &ModelSource,
         model: &Arc<Model>,
@@ -204,19 +204,18 @@ impl Made {
         let number = match device {
             Device::Cpu => None,
             Device::Gpu(number) => Some(Some(number)),
-            // A small model has no need of a card.
+            // A small model has no need of a GPU.
             Device::Auto => Model::suits_card(source).unwrap_or(false).then_some(None),
         };
         let mut notices = Vec::new();
         if let Some(number) = number {
-            match on_card(source, model, window, number) {
-                Ok((backend, card)) => {
-                    let mut player =
-                        Player::computed_by(Box::new(backend), model.pool(), model.clone(), prompt, window);
-                    if let Err(why) = codec_on_card(source, model, &card, &mut player) {
+            match on_gpu(source, model, window, number) {
+                Ok((backend, gpu)) => {
+                    let mut player = Player::computed_by(backend, model.pool(), model.clone(), prompt, window);
+                    if let Err(why) = gpu.decode(source, model, &mut player) {
                         notices.push(format!("the codec plays on the CPU, the model on the GPU: {why}"));
                     }
-                    return Self { player, place: card.to_string(), notices };
+                    return Self { player, place: gpu.to_string(), notices };
                 }
                 Err(why) if device == Device::Auto && is_absent(&why) => log::info!("{why}"),
                 Err(why) => notices.push(why.to_string()),
@@ -227,27 +226,18 @@ impl Made {
     }
 }
 
-/// The model on a card, and the card for people.
-fn on_card(
+/// The model on a GPU, and the GPU for people.
+fn on_gpu(
     source: &ModelSource,
-    model: &Model,
+    model: &Arc<Model>,
     window: Option<usize>,
     number: Option<u32>,
-) -> Result<(CudaBackend, Card), EngineError> {
-    let library = Library::open()?;
-    let card = cuda::choose(library, number)?;
-    let shared = CudaModel::shared(library, &card, source, Player::capacity(model, None))?;
-    Ok((CudaBackend::new(shared, Player::capacity(model, window))?, card))
+) -> Result<(Box<dyn Backend>, Gpu), EngineError> {
+    let gpu = Gpu::choose(number)?;
+    Ok((gpu.backend(source, model, window)?, gpu))
 }
 
-/// Has a player's codes decoded on the card, once it has shown that its samples are the processor's.
-fn codec_on_card(source: &ModelSource, model: &Model, card: &Card, player: &mut Player) -> Result<(), EngineError> {
-    let codec = CudaCodec::shared(Library::open()?, card, source, model.codec())?;
-    codec.verify()?;
-    Ok(player.decode_by(|| codec.boxed())?)
-}
-
-/// Nothing is wrong: this machine or this installation simply has no card to play on.
+/// Nothing is wrong: this machine or this installation simply has no GPU to play on.
 fn is_absent(why: &EngineError) -> bool {
     const ABSENT: [i32; 3] = [status::NO_DRIVER, status::NO_DEVICE, status::NO_KERNELS];
     match why {

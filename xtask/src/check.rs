@@ -15,11 +15,17 @@ use crate::setup;
 /// Where cargo-deny has its advisories from.
 const ADVISORIES: &str = "https://github.com/rustsec/advisory-db";
 
+/// The candle backend, and its tests.
+const CANDLE: &str = "tiller-tests/candle";
+
 /// What `test` can be told.
 #[derive(clap::Args)]
 pub struct Options {
     /// Only the tests whose name contains this; formatting and lints are left out.
     filter: Option<String>,
+    /// Run the tests of the candle backend too: four minutes when candle has to be compiled first.
+    #[arg(long)]
+    candle: bool,
 }
 
 /// Runs everything in order, ends at the first failure.
@@ -43,7 +49,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
     if lints {
         stage("rustfmt", &|| workspace.cargo(&["fmt", "--all", "--", "--check"]))?;
         stage("clippy", &|| {
-            workspace.cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+            // With the feature, so that what no other stage builds is at least looked at.
+            let all = ["clippy", "--workspace", "--all-targets", "--features", CANDLE];
+            workspace.cargo(&[&all[..], &["--quiet", "--", "-D", "warnings"]].concat())
         })?;
     }
     if lints {
@@ -60,6 +68,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Outcome<Value> {
         line.extend(options.filter.as_deref());
         workspace.cargo(&line)
     })?;
+    if options.candle {
+        let line = ["test", "--workspace", "--features", CANDLE, "--test", "backend"];
+        stage("the backend on candle", &|| workspace.cargo(&line))?;
+    }
     if lints && cuda::can_emulate() {
         stage("cards, emulated", &|| cuda::emulate(workspace))?;
     }

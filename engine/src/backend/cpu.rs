@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::{Backend, BackendError, CodecStream, Draw, MOST_DRAWS, MOST_TAPS, Step};
+use super::{Backend, BackendError, CodecStream, Draw, MOST_DRAWS, MOST_ROWS, MOST_TAPS, Step};
 use crate::codec::DecoderStream;
 use crate::decoder::sampling::Sampler;
 use crate::decoder::{Decoder, KvCache, Observer, Row, Scratch};
 use crate::error::EngineError;
 use crate::model::Model;
-use crate::player::MAX_ROWS;
 use crate::pool::Pool;
 
 /// Caches of a player: two guidance rows each for the piece and for the ending one or the rebuilt window.
@@ -33,7 +32,7 @@ impl CpuBackend {
     pub fn new(model: Arc<Model>, pool: Arc<Pool>, capacity: usize) -> Self {
         let decoder = model.decoder();
         Self {
-            scratch: Scratch::on(decoder, MAX_ROWS, pool),
+            scratch: Scratch::on(decoder, MOST_ROWS, pool),
             sampler: Sampler::new(decoder.vocab()),
             caches: std::array::from_fn(|_| KvCache::new(decoder, capacity)),
             taps: std::array::from_fn(|_| vec![0.0; decoder.hidden()]),
@@ -49,7 +48,7 @@ impl CpuBackend {
 
 impl Backend for CpuBackend {
     fn step(&mut self, step: &Step<'_>) -> Result<(), BackendError> {
-        let rows: ArrayVec<Row<'_>, MAX_ROWS> = step
+        let rows: ArrayVec<Row<'_>, MOST_ROWS> = step
             .rows
             .iter()
             .enumerate()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::kv_cache::MOST_POSITIONS;
 use super::weights::{Block, NORM_EPSILON, Norm};
-use super::{CrossCache, Decoder, KvCache, Row};
+use super::{CrossCache, Decoder, KvCache, MAX_CODEBOOKS, Row};
 use crate::kernel::Linear;
 use crate::kernel::activation;
 use crate::kernel::activations::Activations;
@@ -141,12 +141,17 @@ impl Decoder {
     /// Sum of the code embeddings, then the position.
     pub(super) fn embed(&self, rows: &[Row], scratch: &mut Scratch) {
         for (row, x) in rows.iter().zip(scratch.hidden.chunks_exact_mut(self.hidden)) {
-            x.fill(0.0);
-            for (table, &code) in self.embeddings.iter().zip(&row.codes) {
-                activation::add(x, &table[code as usize * self.hidden..][..self.hidden]);
-            }
-            self.positions.add(row.position, x);
+            self.embed_codes(&row.codes, row.position, x);
         }
+    }
+
+    /// What the first block is given of one row, `[hidden]`.
+    pub(crate) fn embed_codes(&self, codes: &[u32; MAX_CODEBOOKS], position: usize, x: &mut [f32]) {
+        x.fill(0.0);
+        for (table, &code) in self.embeddings.iter().zip(codes) {
+            activation::add(x, &table[code as usize * self.hidden..][..self.hidden]);
+        }
+        self.positions.add(position, x);
     }
 
     fn self_attention(

@@ -8,7 +8,7 @@ use super::abi::{self, Drawn, PushRow, Settings, reading};
 use super::library::PlayerObject;
 use super::model::CudaModel;
 use crate::backend::cpu::CACHES;
-use crate::backend::{Backend, BackendError, MOST_DRAWS, MOST_TAPS, Step};
+use crate::backend::{Backend, BackendError, MOST_DRAWS, MOST_ROWS, MOST_TAPS, Step};
 use crate::decoder::MAX_CODEBOOKS;
 use crate::player::{MAX_ROWS, SLOTS};
 use crate::steering::push::Push;
@@ -20,7 +20,7 @@ const MOST_PROMPTS: usize = 4;
 /// Bytes of its weights that a thread block asks for before its input is ready.
 const PREFETCH: u32 = 32 << 10;
 
-const _: () = assert!(MAX_ROWS <= abi::MOST_ROWS && MAX_CODEBOOKS == abi::MOST_CODEBOOKS);
+const _: () = assert!(MAX_ROWS <= MOST_ROWS && MOST_ROWS == abi::MOST_ROWS && MAX_CODEBOOKS == abi::MOST_CODEBOOKS);
 const _: () = assert!(MOST_DRAWS == abi::MOST_DRAWS && MOST_TAPS == abi::MOST_TAPS && SLOTS <= abi::MOST_ROWS);
 const _: () = assert!(crate::steering::doses::MOST_OF_FAMILIES == abi::MOST_PUSHES);
 
