@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use egui::{RichText, Ui};
 use parking_lot::Mutex;
 use tiller_engine::backend::Device;
-use tiller_engine::backend::cuda::{Card, Library};
+use tiller_engine::backend::gpu::Gpu;
 use tiller_engine::precision::Precision;
 use tiller_engine::status::Status;
 
@@ -96,8 +96,8 @@ impl DeviceView {
         *self.cards.lock() = Cards::Looking;
         let (cards, context) = (self.cards.clone(), context.clone());
         let body = move || {
-            let found = Library::open().and_then(Library::cards);
-            let text = |card: Card| (card.number, card.to_string());
+            let found = Gpu::all();
+            let text = |gpu: Gpu| (gpu.number(), gpu.to_string());
             let found = found.map(|found| found.into_iter().map(text).collect()).map_err(|error| error.to_string());
             *cards.lock() = Cards::Found(found);
             context.request_repaint();
