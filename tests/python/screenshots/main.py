@@ -364,8 +364,8 @@ def keyboard(arguments) -> None:
         time.sleep(2.0)
         # The keyboard follows the pointer, to where nothing can be clicked.
         editor.click(600, 616)
-        # Two pages, meter, Play, prompt and presets come first; Apply has nothing to apply.
-        editor.keys(*["Tab"] * 7, *["Right"] * 3, "Return")
+        # Three pages, meter, Play, prompt and presets come first; Apply has nothing to apply.
+        editor.keys(*["Tab"] * 8, *["Right"] * 3, "Return")
         editor.keys("Tab", "Down", "Right", "Return")
         editor.keys("Tab", *["Left"] * 4)
         time.sleep(1.0)
