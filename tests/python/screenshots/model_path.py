@@ -245,7 +245,7 @@ class Run:
         pixels = Pixels(self.editor.window)
         column = np.frombuffer(pixels.read(EDGE, 0, 1, 600), np.uint8).reshape(600, -1)[:, :3].astype(int) @ [1, 256, 65_536]
         pixels.close()
-        usual = {color for color, count in zip(*np.unique(column, return_counts=True)) if count > 60}
+        usual = {color for color, count in zip(*np.unique(column, return_counts=True)) if count > 110}
         edges = [0, *(np.flatnonzero(np.diff(column)) + 1), len(column)]
         runs = [(a, b) for a, b in zip(edges, edges[1:]) if b - a in HEIGHT and column[a] not in usual and a > 110]
         return [(a + b) // 2 for a, b in runs]

@@ -2,6 +2,7 @@
 
 use egui::{Align2, Rect, Role, Sense, Stroke, Ui, WidgetInfo, pos2, vec2};
 use tiller_engine::background::{Kind, Standing};
+use tiller_engine::models::Origin;
 
 use crate::editor::models::shelf::Known;
 use crate::editor::models::{Page, words};
@@ -53,6 +54,7 @@ fn state(page: Page<'_>, known: &Known) -> Row {
         return say("in this project".to_owned(), theme::HEARD);
     }
     match (&entry.source, entry.published) {
+        (Some(_), _) if entry.origin == Origin::Embedded => say("built in".to_owned(), theme::QUIET),
         (Some(_), _) => say(words::bytes(entry.disk_bytes), theme::QUIET),
         (None, Some(published)) if entry.partial_bytes > 0 => {
             let all = words::bytes(published.bytes);
