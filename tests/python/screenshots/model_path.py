@@ -4,6 +4,7 @@ the project's state and the sound that comes out say whether each step did what 
 often the window was painted meanwhile is counted from outside.
 """
 
+import atexit
 import contextlib
 import ctypes
 import hashlib
@@ -85,6 +86,8 @@ class Hub:
     def __init__(self, program: Path, folder: Path, port: int, *manners: str):
         command = [str(program), "--folder", str(folder), "--repository", REPOSITORY, "--port", str(port), *manners]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        # A run that fails leaves nothing behind.
+        atexit.register(self.process.kill)
         if not self.process.stdout.readline().startswith("http"):
             raise RuntimeError("the hub did not start")
 
