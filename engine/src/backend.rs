@@ -122,6 +122,9 @@ pub trait Backend: Send {
     /// Logits that are not finite, or a card that no longer answers.
     fn step(&mut self, step: &Step<'_>) -> Result<(), BackendError>;
 
+    /// Steps from here on are steered by other tables, which may lie where the former ones lay.
+    fn steering_changed(&mut self) {}
+
     /// The code that a draw of the last step gives a codebook.
     fn code(&mut self, draw: usize, codebook: usize) -> u32;
 

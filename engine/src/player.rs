@@ -187,6 +187,7 @@ impl Player {
     /// rebuilt get the doses that they first had, of these tables.
     pub fn set_steering(&mut self, steering: Steering) {
         self.steering = steering;
+        self.backend.steering_changed();
     }
 
     /// Whether an ended piece still has frames to flush.

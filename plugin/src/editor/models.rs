@@ -34,7 +34,7 @@ use crate::editor::theme;
 use crate::instance::Instance;
 
 /// Narrower, the page has one column.
-const TWO_COLUMNS: f32 = 560.0;
+const TWO_COLUMNS: f32 = 760.0;
 /// Share of the width that the list has.
 const LIST: f32 = 0.42;
 

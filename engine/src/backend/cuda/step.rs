@@ -107,6 +107,11 @@ impl CudaBackend {
 }
 
 impl Backend for CudaBackend {
+    /// Tables are known by their addresses, which new ones may have.
+    fn steering_changed(&mut self) {
+        self.held.clear();
+    }
+
     fn step(&mut self, step: &Step<'_>) -> Result<(), BackendError> {
         for (slot, table) in step.tables.iter().enumerate() {
             let used = step.rows.iter().any(|row| row.injection == Some(slot));
