@@ -2,6 +2,7 @@
 //! in between brings its own size. UI thread.
 
 mod app;
+mod cadence;
 mod cell;
 mod choice;
 mod chords;
@@ -9,6 +10,7 @@ mod desk;
 pub mod devices;
 mod draft;
 mod footer;
+pub mod gate;
 mod hint;
 mod history;
 mod keys;
@@ -23,6 +25,7 @@ mod theme;
 mod timeline;
 mod traits;
 mod watcher;
+mod window;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -32,13 +35,14 @@ use nice_plug::context::gui::GuiContext;
 use nice_plug::editor::dpi::{LogicalSize, NativeSize, Size};
 use nice_plug::editor::{Editor, HostMethods, ParentWindowHandle, ResizeHint, SpawnedEditor};
 use nice_plug_egui::{
-    EguiEditor, EguiEditorHandle, EguiEditorState, EguiNiceSettings, GraphicsConfig, RepaintNotifier,
-    create_egui_editor,
+    EguiEditor, EguiEditorState, EguiNiceSettings, GraphicsConfig, RepaintNotifier, create_egui_editor,
 };
 use parking_lot::Mutex;
 
 use crate::editor::app::App;
 use crate::editor::devices::Devices;
+use crate::editor::gate::Gate;
+use crate::editor::window::Handle;
 use crate::instance::Instance;
 use crate::params::TillerParams;
 
@@ -52,14 +56,15 @@ pub struct TillerEditor {
     params: Arc<TillerParams>,
     /// The standalone application's.
     devices: Option<Arc<dyn Devices>>,
+    gate: Arc<Gate>,
     /// The newest window and what it knows of its size.
     window: Mutex<Option<(EguiEditor<App>, Arc<EguiEditorState>)>>,
 }
 
 impl TillerEditor {
     /// Opens nothing yet.
-    pub fn new(instance: Arc<Instance>, params: Arc<TillerParams>) -> Self {
-        Self { instance, params, devices: None, window: Mutex::new(None) }
+    pub fn new(instance: Arc<Instance>, params: Arc<TillerParams>, gate: Arc<Gate>) -> Self {
+        Self { instance, params, devices: None, gate, window: Mutex::new(None) }
     }
 
     /// With a page of these devices, for an application that is its own host.
@@ -78,7 +83,7 @@ impl TillerEditor {
 }
 
 impl Editor for TillerEditor {
-    type Handle = EguiEditorHandle;
+    type Handle = Handle;
 
     fn spawn(
         &self,
@@ -88,6 +93,7 @@ impl Editor for TillerEditor {
         context: GuiContext,
         host: Option<HostMethods>,
     ) -> Result<SpawnedEditor<Self::Handle>, Box<dyn Error>> {
+        self.gate.moves();
         let state = EguiEditorState::from_size(self.remembered_size(), 1.0);
         let settings = EguiNiceSettings {
             title: "Tiller".to_owned(),
@@ -99,15 +105,21 @@ impl Editor for TillerEditor {
         let app = App::new(self.instance.clone(), self.params.clone(), self.devices.clone(), state.clone());
         let editor = create_egui_editor(state.clone(), RepaintNotifier::new(), settings, app)
             .ok_or("the editor's window could not be made")?;
-        let spawned = editor.spawn(parent, wait_for_parent, fallback_scale_factor, context, host)?;
+        let spawned = editor.spawn(parent, wait_for_parent, fallback_scale_factor, context, host);
+        let spawned = spawned.inspect_err(|_| self.gate.settles())?;
         *self.window.lock() = Some((editor, state));
-        Ok(spawned)
+        let (handle, window) = Handle::of(spawned.handle, spawned.window, &self.gate);
+        Ok(SpawnedEditor { handle, window })
     }
 
     fn size(&self) -> NativeSize<u32> {
         match &*self.window.lock() {
             Some((editor, state)) if state.is_open() => editor.size(),
-            _ => NativeSize::from_size(Size::Logical(self.remembered_size()), 1.0),
+            _ => {
+                // It may open next.
+                self.gate.asked();
+                NativeSize::from_size(Size::Logical(self.remembered_size()), 1.0)
+            }
         }
     }
 

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use nice_plug::prelude::*;
 
 use crate::editor::TillerEditor;
+use crate::editor::gate::{self, Gate};
 use crate::instance::{Audio, Instance};
 use crate::keeper::{Exchange, Keeper};
 use crate::midi::TimedEvent;
@@ -55,6 +56,8 @@ pub struct Tiller {
     keeper: Option<Keeper>,
     processor: Option<Box<Processor>>,
     events: Vec<TimedEvent>,
+    /// Of the editor; a plugin without one has nothing to fear.
+    gate: Option<Arc<Gate>>,
     /// A CLAP host said that it renders offline. VST3's word is not to be trusted in nice-plug 0.4.2.
     offline: bool,
 }
@@ -70,6 +73,7 @@ impl Default for Tiller {
             keeper: None,
             processor: None,
             events: Vec::new(),
+            gate: None,
             offline: false,
         }
     }
@@ -99,7 +103,7 @@ impl Plugin for Tiller {
 
     type Editor = TillerEditor;
     type SysExMessage = ();
-    type BackgroundTask = ();
+    type BackgroundTask = gate::Task;
 
     fn setup_logger() -> Option<bool> {
         // nice-plug sets up `tracing` alone; the engine speaks through `log`.
@@ -115,8 +119,14 @@ impl Plugin for Tiller {
         Arc::new(GroupedParams(self.params.clone()))
     }
 
-    fn editor(&mut self, _async_executor: AsyncExecutor<Self>) -> Option<TillerEditor> {
-        Some(TillerEditor::new(self.instance.clone(), self.params.clone()))
+    fn task_executor(&mut self) -> TaskExecutor<Self> {
+        Box::new(gate::Task::run)
+    }
+
+    fn editor(&mut self, async_executor: AsyncExecutor<Self>) -> Option<TillerEditor> {
+        let gate = Arc::new(Gate::new(move |task| async_executor.execute_background(task)));
+        self.gate = Some(gate.clone());
+        Some(TillerEditor::new(self.instance.clone(), self.params.clone(), gate))
     }
 
     fn activate(
@@ -126,6 +136,9 @@ impl Plugin for Tiller {
         context: &mut impl ActivateContext<Self>,
     ) -> bool {
         self.instance.project.mark_thread(true);
+        if let Some(gate) = &self.gate {
+            gate.wake(cfg!(target_os = "linux") && context.plugin_api() == PluginApi::Vst3);
+        }
         self.events.reserve(EVENTS);
         self.offline = context.plugin_api() == PluginApi::Clap && config.process_mode == ProcessMode::Offline;
         let audio = Audio {
@@ -149,6 +162,9 @@ impl Plugin for Tiller {
     fn deactivate(&mut self) {
         self.exchange.close();
         self.processor = None;
+        if let Some(gate) = &self.gate {
+            gate.rest();
+        }
     }
 
     fn reset(&mut self) {
@@ -198,7 +214,9 @@ impl Plugin for Tiller {
         };
         processor.process(&block, output);
         // Only a change reaches the host. It counts from the next anchor.
-        context.set_latency_samples(processor.latency());
+        if !gate::is_shut() {
+            context.set_latency_samples(processor.latency());
+        }
         // Never asleep: a host that suspends the instrument would miss Play.
         ProcessStatus::KeepAlive
     }

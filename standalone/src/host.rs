@@ -21,7 +21,7 @@ impl ActivateContext<Tiller> for Activation {
         PluginApi::Standalone
     }
 
-    fn execute(&self, _task: ()) {}
+    fn execute(&self, _task: tiller::editor::gate::Task) {}
 
     fn set_latency_samples(&self, _samples: u32) {}
 
@@ -41,9 +41,9 @@ impl ProcessContext<Tiller> for Moment<'_> {
         PluginApi::Standalone
     }
 
-    fn execute_background(&self, _task: ()) {}
+    fn execute_background(&self, _task: tiller::editor::gate::Task) {}
 
-    fn execute_gui(&self, _task: ()) {}
+    fn execute_gui(&self, _task: tiller::editor::gate::Task) {}
 
     fn transport(&self) -> &Transport {
         self.transport

@@ -73,7 +73,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     if let Some(state) = settings::session(&file) {
         session::restore(&*params, &state);
     }
-    let executor = AsyncExecutor::new(Arc::new(|()| {}), Arc::new(|()| {}));
+    let executor = AsyncExecutor::new(Arc::new(drop), Arc::new(drop));
     let editor = plugin.editor(executor).ok_or("the instrument has no window")?;
     let control = Arc::new(Control::start(plugin, chosen, arguments.output.is_none())?);
     let shown =

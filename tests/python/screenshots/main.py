@@ -7,6 +7,7 @@ Needs Xvfb, xdotool and ImageMagick's `import`.
 
 import argparse
 import ctypes
+import gc
 import json
 import math
 import os
@@ -24,6 +25,8 @@ import slow_model
 
 SCREEN = "2000x1500x24"
 RATE, BLOCK = 48_000, 1_024
+# How often the scene `automated` opens the window.
+OPENINGS = 5
 
 
 def own_display() -> subprocess.Popen:
@@ -314,6 +317,37 @@ def loading(arguments) -> None:
     scene(plugin, steps)
 
 
+def automated(arguments) -> None:
+    """The window opens and closes while automation moves two lanes, and then the instrument is removed: nice-plug's worker must
+    still be there, or the host is ended here."""
+    plugin = load(arguments, note="D")
+    removed = threading.Event()
+
+    def play() -> None:
+        block = 0
+        while not removed.is_set():
+            block += 1
+            plugin.strength = round(0.5 + 0.4 * math.sin(block / 7), 3)
+            plugin.note_strength = round(0.5 + 0.4 * math.cos(block / 5), 3)
+            plugin([], duration=256 / RATE, sample_rate=RATE, num_channels=2, buffer_size=256, reset=False)
+            time.sleep(0.002)
+
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        for _ in range(OPENINGS):
+            closed = threading.Event()
+            threading.Timer(1.0, closed.set).start()
+            plugin.show_editor(closed)
+            time.sleep(0.2)
+    finally:
+        removed.set()
+        player.join()
+    del play, plugin
+    gc.collect()
+    print(f"automated: opened and closed {OPENINGS} times while its lanes moved, and removed", flush=True)
+
+
 def missing(arguments) -> None:
     """A project whose model is not there."""
 
@@ -461,6 +495,7 @@ SCENES = {
     "idle": idle,
     "loading": loading,
     "missing": missing,
+    "automated": automated,
     "keyboard": keyboard,
     "devices": devices,
     "models": models,
