@@ -6,6 +6,7 @@ pub mod kernel;
 
 pub mod checkpoint;
 pub mod control;
+pub mod cores;
 pub mod dataset;
 pub mod decoder;
 pub mod embedded;

@@ -5,10 +5,12 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
+
+use crate::cores;
 
 /// How long a worker looks for the next job before it sleeps, and a caller for the last chunk before it leaves its core
 /// to the worker that has it. Longer than the serial code between two jobs (1 to 20 us), short beside an audio block.
@@ -25,6 +27,37 @@ type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
 struct Job {
     task: *const Task<'static>,
     caller: *const Thread,
+}
+
+/// Most bytes that a thread with nothing to do fetches for its first chunk of the job to come: what stays in its cache.
+const FETCH: usize = 384 << 10;
+
+/// Bytes that the job after the current one begins with.
+#[derive(Default)]
+struct Ahead {
+    start: AtomicUsize,
+    /// From the first byte of one chunk to that of the next.
+    chunk: AtomicUsize,
+}
+
+/// How far a thread has fetched them.
+#[derive(Clone, Copy, Default)]
+struct Fetched {
+    start: usize,
+    bytes: usize,
+}
+
+/// Brings a line of memory into the processor's second cache. Any address will do: nothing is read of it.
+#[inline(always)]
+fn fetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint to the processor, which ignores addresses that are none.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::without_provenance(address));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Keeps what it holds off the cache lines of its neighbours (two, since processors fetch them in pairs).
@@ -49,6 +82,9 @@ struct Shared {
     /// A caller owns the pool: it alone writes `job`, `left` and new tickets.
     taken: AtomicBool,
     stop: AtomicBool,
+    /// Threads that may work, the caller included. Workers beyond it sleep.
+    limit: AtomicUsize,
+    ahead: Apart<Ahead>,
     job: UnsafeCell<Option<Job>>,
     /// The panic of a task, on its way to the caller.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -84,6 +120,25 @@ fn next_chunk(ticket: u64) -> Option<usize> {
 }
 
 impl Shared {
+    /// As [`spin`], and fetches meanwhile what the thread's chunk of the next job begins with.
+    fn spin_ahead(&self, thread: usize, fetched: &mut Fetched, limit: Duration, found: impl Fn() -> bool) -> bool {
+        let Ahead { start, chunk } = &self.ahead.0;
+        let (start, chunk) = (start.load(Ordering::Relaxed), chunk.load(Ordering::Relaxed));
+        if fetched.start != start {
+            *fetched = Fetched { start, bytes: 0 };
+        }
+        let (from, most) = (start.wrapping_add(thread * chunk), chunk.min(FETCH));
+        while fetched.bytes < most {
+            if found() {
+                return true;
+            }
+            fetch(from.wrapping_add(fetched.bytes));
+            fetch(from.wrapping_add(fetched.bytes + 64));
+            fetched.bytes += 128;
+        }
+        spin(limit, found)
+    }
+
     /// Claims one chunk of the current job. `next` stays at or below `chunks`, so the sum never carries out of its
     /// field. Acquire pairs with the store of the ticket even after other claims, which continue its release sequence.
     fn claim(&self) -> Option<usize> {
@@ -130,7 +185,7 @@ impl Shared {
 
     /// Returns when every chunk of the job is done. A worker that lost its core in the middle of a chunk gets this one.
     fn wait(&self) {
-        if spin(SPIN, || self.left.0.load(Ordering::Acquire) == 0) {
+        if self.spin_ahead(0, &mut Fetched::default(), SPIN, || self.left.0.load(Ordering::Acquire) == 0) {
             return;
         }
         // From here on the last finisher sees the flag; or it came before, and the count is zero now.
@@ -146,21 +201,30 @@ impl Shared {
         let bit = 1 << (thread - 1);
         // Halved by each vain spin: the kernel may wake a worker on the caller's core, where spinning only delays jobs.
         let mut patience = SPIN;
+        let mut fetched = Fetched::default();
         while !self.stop.load(Ordering::Acquire) {
-            if self.work(thread) || spin(patience, || next_chunk(self.ticket.0.load(Ordering::Relaxed)).is_some()) {
+            if thread >= self.limit.load(Ordering::Relaxed) {
+                self.sleep(thread, bit);
+            } else if self.work(thread)
+                || self.spin_ahead(thread, &mut fetched, patience, || {
+                    next_chunk(self.ticket.0.load(Ordering::Relaxed)).is_some()
+                })
+            {
                 patience = SPIN;
             } else {
                 patience /= 2;
-                self.sleep(bit);
+                self.sleep(thread, bit);
             }
         }
     }
 
-    /// Parks until there is work. Sequential consistency here and in `run`: of this flag and a new ticket, either the
+    /// Parks until there is work, for this thread. Sequential consistency here and in `run`: of this flag and a new ticket, either the
     /// caller sees the flag or this thread the ticket.
-    fn sleep(&self, bit: u64) {
+    fn sleep(&self, thread: usize, bit: u64) {
         self.asleep.0.fetch_or(bit, Ordering::SeqCst);
-        let idle = || next_chunk(self.ticket.0.load(Ordering::SeqCst)).is_none() && !self.stop.load(Ordering::Acquire);
+        let is_beyond = || thread >= self.limit.load(Ordering::Relaxed);
+        let nothing = || is_beyond() || next_chunk(self.ticket.0.load(Ordering::SeqCst)).is_none();
+        let idle = || nothing() && !self.stop.load(Ordering::Acquire);
         while idle() && self.asleep.0.load(Ordering::Relaxed) & bit != 0 {
             std::thread::park();
         }
@@ -177,7 +241,7 @@ pub struct Pool {
 impl Pool {
     /// `threads` in all, the calling one included; 1 makes no thread. Threads that the system refuses are simply fewer.
     pub fn new(threads: usize) -> Self {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::new(Shared { limit: AtomicUsize::new(usize::MAX), ..Shared::default() });
         // One bit of `asleep` each.
         let workers = (0..threads.saturating_sub(1).min(64))
             .map_while(|index| {
@@ -194,6 +258,24 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// Lets only so many of the threads work from the next job on, the caller's included: at least 1. The others sleep.
+    pub fn limit(&self, threads: usize) {
+        self.shared.limit.store(threads.max(1), Ordering::Relaxed);
+    }
+
+    /// The threads that work on the next job, the caller's included.
+    pub fn active(&self) -> usize {
+        self.threads().min(self.shared.limit.load(Ordering::Relaxed))
+    }
+
+    /// Says what the job after the next one reads first: `parts` chunks side by side. A thread that has nothing to do
+    /// meanwhile fetches the first of its own.
+    pub fn expect(&self, bytes: &[u8], parts: usize) {
+        let Ahead { start, chunk } = &self.shared.ahead.0;
+        start.store(bytes.as_ptr().addr(), Ordering::Relaxed);
+        chunk.store(bytes.len() / parts.max(1), Ordering::Relaxed);
+    }
+
     /// Calls `task(thread, i)` once for every i in 0..chunks, in any order, on any of the threads, and returns when all are
     /// done. `thread` is 0 for the caller; each does one chunk at a time, so it may have working memory of its own. While another caller has the pool (a second instance, or a task that calls this), it does them alone, in
     /// order.
@@ -206,7 +288,8 @@ impl Pool {
     /// to wait for a worker that lost its core. For the inference thread, not for an audio thread.
     pub fn run(&self, chunks: usize, task: &Task<'_>) {
         let shared = &*self.shared;
-        if self.workers.is_empty() || !(2..=0xffff).contains(&chunks) || shared.taken.swap(true, Ordering::Acquire) {
+        let active = self.active();
+        if active == 1 || !(2..=0xffff).contains(&chunks) || shared.taken.swap(true, Ordering::Acquire) {
             return (0..chunks).for_each(|chunk| task(0, chunk));
         }
         let caller = std::thread::current();
@@ -219,8 +302,10 @@ impl Pool {
         shared.left.0.store(chunks as u32, Ordering::Relaxed);
         let generation = (shared.ticket.0.load(Ordering::Relaxed) >> 32) + 1;
         shared.ticket.0.store(generation << 32 | (chunks as u64) << 16, Ordering::SeqCst);
-        if shared.asleep.0.load(Ordering::SeqCst) != 0 {
-            let asleep = shared.asleep.0.swap(0, Ordering::Relaxed);
+        // Those beyond the limit keep their bits, and are not asked.
+        let may = u64::MAX.checked_shl(active as u32 - 1).map_or(u64::MAX, |beyond| !beyond);
+        if shared.asleep.0.load(Ordering::SeqCst) & may != 0 {
+            let asleep = shared.asleep.0.fetch_and(!may, Ordering::Relaxed) & may;
             for (_, worker) in self.workers.iter().enumerate().filter(|(index, _)| asleep & (1 << index) != 0) {
                 worker.thread().unpark();
             }
@@ -246,17 +331,27 @@ impl Drop for Pool {
     }
 }
 
-/// The pool that every engine of the process shares. The first call makes it, and its threads are joined when the last
-/// `Arc` goes: a host may unload the library, so no thread may outlive the engines.
+static SHARED: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
+
+/// The pool that every engine of the process shares, as large as the user may choose and limited to what was chosen
+/// ([`cores`]). The first call makes it, and its threads are joined when the last `Arc` goes: a host may unload the library,
+/// so no thread may outlive the engines.
 pub fn shared() -> Arc<Pool> {
-    static SHARED: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     shared.upgrade().unwrap_or_else(|| {
-        // Four threads use up the bandwidth of a desktop's memory.
-        let pool = Arc::new(Pool::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))));
+        let pool = Arc::new(Pool::new(cores::most()));
+        pool.limit(cores::used(cores::chosen()));
         *shared = Arc::downgrade(&pool);
         pool
     })
+}
+
+/// Limits the shared pool, where there is one.
+pub fn limit_shared(threads: usize) {
+    let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = shared.upgrade() {
+        pool.limit(threads);
+    }
 }
 
 #[cfg(test)]
@@ -339,6 +434,46 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_holds_from_the_next_job_on_and_can_be_lifted() {
+        let pool = Pool::new(3);
+        let workers_of = |pool: &Pool| {
+            let seen = AtomicU64::new(0);
+            for _ in 0..200 {
+                pool.run(32, &|thread, _| {
+                    seen.fetch_or(1 << thread, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_micros(20));
+                });
+            }
+            seen.into_inner()
+        };
+        for (limit, allowed) in [(1, 0b001), (2, 0b011), (0, 0b001), (2, 0b011), (64, 0b111)] {
+            pool.limit(limit);
+            assert_eq!(pool.active(), limit.clamp(1, 3));
+            // A worker may be between its look at the limit and the next job.
+            let beyond = 0b11 & !(allowed >> 1);
+            assert!(spin(Duration::from_secs(10), || pool.shared.asleep.0.load(Ordering::SeqCst) & beyond == beyond));
+            assert_eq!(workers_of(&pool), allowed, "limit {limit}");
+        }
+        assert_eq!(pool.threads(), 3);
+        pool.limit(1);
+        drop(pool);
+    }
+
+    #[test]
+    fn what_is_expected_changes_nothing() {
+        let pool = Pool::new(3);
+        for bytes in [0, 1, 64, 100_000] {
+            let gone = vec![0; bytes];
+            for parts in [0, 1, 8, 200_000] {
+                pool.expect(&gone, parts);
+                check(&pool, 8);
+            }
+            drop(gone);
+            check(&pool, 8);
+        }
+    }
+
+    #[test]
     fn dropping_joins_the_threads() {
         // No other test has a sixth worker. The system takes a moment to show a name, and to forget an ended thread.
         let shown = || {
@@ -357,7 +492,7 @@ mod tests {
     #[test]
     fn the_shared_pool_lasts_as_long_as_it_is_held() {
         let (first, second) = (shared(), shared());
-        assert!(Arc::ptr_eq(&first, &second) && (1..=4).contains(&first.threads()));
+        assert!(Arc::ptr_eq(&first, &second) && (1..=first.threads()).contains(&first.active()));
         let gone = Arc::downgrade(&first);
         drop((first, second));
         assert!(gone.upgrade().is_none());

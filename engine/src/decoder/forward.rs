@@ -135,7 +135,7 @@ impl Decoder {
     ) {
         self.self_attention(index, block, rows, caches, scratch);
         self.cross_attention(index, block, rows, scratch);
-        self.feed_forward(block, rows.len(), scratch);
+        self.feed_forward(index, block, rows.len(), scratch);
     }
 
     /// Sum of the code embeddings, then the position.
@@ -167,6 +167,7 @@ impl Decoder {
             normalise(&block.self_norm, &scratch.hidden[r * hidden..], &mut scratch.normed[r * hidden..]);
         }
         let Scratch { normed, projected, attended, quantised, weights, pool, .. } = scratch;
+        block.self_out.expect(pool);
         block.self_in.forward(normed, rows.len(), quantised, projected, pool, &|_| ());
         for (row, projected) in rows.iter().zip(projected.chunks_exact_mut(3 * hidden)) {
             projected[hidden..].iter_mut().zip(&block.usual).for_each(|(own, usual)| *own -= usual);
@@ -185,6 +186,7 @@ impl Decoder {
         if let Some(usual) = block.usual.get(hidden..) {
             attended.chunks_exact_mut(hidden).take(rows.len()).for_each(|row| activation::add(row, usual));
         }
+        block.cross_query.expect(pool);
         block.self_out.forward_add(attended, rows.len(), quantised, &mut scratch.hidden, pool);
     }
 
@@ -198,6 +200,7 @@ impl Decoder {
             count += 1;
         }
         let Scratch { normed, projected, attended, quantised, weights, pool, .. } = scratch;
+        block.cross_out.expect(pool);
         block.cross_query.forward(normed, count, quantised, projected, pool, &|_| ());
         let prompts = || rows.iter().filter_map(|row| row.text);
         let query = |c: usize| {
@@ -212,6 +215,7 @@ impl Decoder {
             attended,
             pool,
         );
+        block.feed_in.expect(pool);
         block.cross_out.forward(attended, count, quantised, normed, pool, &|_| ());
         for (c, (r, _)) in texts().enumerate() {
             activation::add(&mut scratch.hidden[r * hidden..][..hidden], &scratch.normed[c * hidden..][..hidden]);
@@ -235,7 +239,7 @@ impl Decoder {
         let room = Attention::scratch(MOST_POSITIONS);
         let (weights, out) = (Columns::new(weights, room), Columns::new(out, self.hidden));
         let products: usize = (0..rows).map(|r| query(r).positions * self.hidden).sum();
-        let alone = pool.threads() == 1 || products < ALONE_PRODUCTS;
+        let alone = pool.active() == 1 || products < ALONE_PRODUCTS;
         let parts = if alone { 1 } else { rows * self.heads };
         pool.run(parts, &|thread, part| {
             // SAFETY: a thread has one part at a time, and each head of each row is in one part.
@@ -251,13 +255,15 @@ impl Decoder {
         });
     }
 
-    fn feed_forward(&self, block: &Block, rows: usize, scratch: &mut Scratch) {
+    fn feed_forward(&self, index: usize, block: &Block, rows: usize, scratch: &mut Scratch) {
         let hidden = self.hidden;
         for r in 0..rows {
             normalise(&block.feed_norm, &scratch.hidden[r * hidden..], &mut scratch.normed[r * hidden..]);
         }
         let Scratch { hidden, normed, feed, quantised, pool, .. } = scratch;
+        block.feed_out.expect(pool);
         block.feed_in.forward(normed, rows, quantised, feed, pool, &|fresh| self.activation.apply(fresh));
+        self.blocks.get(index + 1).map_or(&self.heads_out, |next| &next.self_in).expect(pool);
         block.feed_out.forward_add(feed, rows, quantised, hidden, pool);
     }
 
@@ -272,6 +278,10 @@ impl Decoder {
             count += 1;
         }
         let Scratch { normed, logits, quantised, pool, .. } = scratch;
+        // The next step's.
+        if let Some(first) = self.blocks.first() {
+            first.self_in.expect(pool);
+        }
         self.heads_out.forward(normed, count, quantised, logits, pool, &|_| ());
     }
 

@@ -213,6 +213,21 @@ impl Layer {
         }
     }
 
+    /// Lets threads with nothing to do fetch what this layer reads first, before it is run and beside the job that comes before.
+    pub fn expect(&self, pool: &Pool) {
+        if let Some((_, [weights, _])) = self.storage() {
+            pool.expect(weights, self.parts(pool));
+        }
+    }
+
+    fn parts(&self, pool: &Pool) -> usize {
+        match pool.active() {
+            1 => 1,
+            _ if self.bytes() < ALONE_BYTES => 1,
+            threads => self.tiles().min(threads * PARTS),
+        }
+    }
+
     fn tiles(&self) -> usize {
         match self {
             Self::Float(linear) => linear.tiles(),
@@ -282,11 +297,7 @@ impl Layer {
         }
         let work = &*work;
         let columns = Columns::new(y, outputs);
-        let parts = match pool.threads() {
-            1 => 1,
-            _ if self.bytes() < ALONE_BYTES => 1,
-            threads => tiles.min(threads * PARTS),
-        };
+        let parts = self.parts(pool);
         pool.run(parts, &|_, part| {
             let tiles = part * tiles / parts..(part + 1) * tiles / parts;
             // SAFETY: each part has tiles, and so columns, of its own.

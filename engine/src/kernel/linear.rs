@@ -201,7 +201,7 @@ impl Linear {
         y: &mut [f32],
         y_stride: usize,
     ) {
-        let (threads, tiles) = (pool.threads(), self.tiles());
+        let (threads, tiles) = (pool.active(), self.tiles());
         if threads == 1 || rows * self.outputs * self.inputs < ALONE_PRODUCTS {
             return self.run::<ADD>(x, x_stride, rows, y, y_stride);
         }

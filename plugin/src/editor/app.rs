@@ -12,6 +12,7 @@ use nice_plug_egui::{EguiEditorState, NiceEguiApp, resizable_window::ResizableWi
 use tiller_engine::status::Status;
 
 use crate::controllers::Learnable;
+use crate::editor::cadence::Cadence;
 use crate::editor::choice::option;
 use crate::editor::desk::Desk;
 use crate::editor::devices::{Devices, devices};
@@ -74,6 +75,7 @@ pub struct App {
     presets: PresetMenu,
     /// When it was drawn last, in seconds.
     drawn_at: f64,
+    cadence: Cadence,
     /// As it was drawn last: long messages take several lines.
     footer_height: f32,
 }
@@ -105,6 +107,7 @@ impl App {
             timeline: Timeline::default(),
             presets: PresetMenu::default(),
             drawn_at: 0.0,
+            cadence: Cadence::new(LIVELY),
             footer_height: theme::ROW,
         }
     }
@@ -141,7 +144,7 @@ impl App {
         let line = ui.scope(|ui| footer(ui, desk, &status, &readings, message, &works, told));
         self.footer_height = line.response.rect.height();
         if readings.sounding || !self.meter.at_rest() || !status.state.is_settled() {
-            ui.ctx().request_repaint_after(LIVELY);
+            ui.ctx().request_repaint_after(self.cadence.next(time));
         }
     }
 

@@ -26,7 +26,7 @@ use crate::editor::desk::group;
 use crate::editor::models::about::About;
 use crate::editor::models::browse::{Browser, Wanted};
 use crate::editor::models::clerk::Clerk;
-use crate::editor::models::device::DeviceView;
+use crate::editor::models::device::{CoresView, DeviceView};
 use crate::editor::models::own_trait::OwnTrait;
 use crate::editor::models::shelf::{Known, Shelf, ShelfCell};
 use crate::editor::models::steering::SteeringView;
@@ -57,6 +57,7 @@ pub struct ModelsPage {
     tab: Tab,
     about: About,
     device: DeviceView,
+    cores: CoresView,
     folder: Browser,
     steering: SteeringView,
     own: OwnTrait,
@@ -73,6 +74,7 @@ impl Default for ModelsPage {
             tab: Tab::About,
             about: About::default(),
             device: DeviceView::default(),
+            cores: CoresView::default(),
             folder: Browser::new(Wanted::Folder),
             steering: SteeringView::default(),
             own: OwnTrait::default(),
@@ -162,7 +164,7 @@ impl ModelsPage {
                 ui.label(RichText::new(said).size(theme::SMALL).color(theme::BAD));
             }
         });
-        group(ui, "How models play", |ui| storage::playing(ui, page, &mut self.device));
+        group(ui, "How models play", |ui| storage::playing(ui, page, &mut self.device, &mut self.cores));
         group(ui, "Kept on this machine", |ui| storage::kept(ui, page));
     }
 

@@ -1,6 +1,7 @@
-//! Where models play and how exactly they are kept: choices of the project. UI thread; cards are looked for on a thread of its
+//! Where models play, how exactly they are kept (choices of the project) and on how many cores (the machine's). UI thread; cards are looked for on a thread of its
 //! own, since a driver takes its time.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -8,6 +9,7 @@ use egui::{RichText, Ui};
 use parking_lot::Mutex;
 use tiller_engine::backend::Device;
 use tiller_engine::backend::gpu::Gpu;
+use tiller_engine::cores;
 use tiller_engine::precision::Precision;
 use tiller_engine::status::Status;
 
@@ -135,5 +137,48 @@ pub fn precision(ui: &mut Ui, instance: &Instance) {
     });
     if wanted != chosen {
         instance.project.edit(|project| project.precision = wanted);
+    }
+}
+
+/// What the user chose for this machine, read once.
+pub struct CoresView {
+    chosen: Option<NonZeroUsize>,
+    /// Why the choice was not kept.
+    problem: Option<String>,
+}
+
+impl Default for CoresView {
+    fn default() -> Self {
+        Self { chosen: cores::chosen(), problem: None }
+    }
+}
+
+impl CoresView {
+    /// The row with the number of threads that a large model plays on.
+    pub fn show(&mut self, ui: &mut Ui) {
+        let chosen = self.chosen;
+        let mut wanted = chosen;
+        let name = |threads: Option<NonZeroUsize>| match threads {
+            None => format!("auto: {}", cores::used(None)),
+            Some(threads) => cores::used(Some(threads)).to_string(),
+        };
+        named_row(ui, "CPU threads", |ui| {
+            let menu = egui::ComboBox::from_id_salt("cores").width(96.0).selected_text(name(chosen));
+            let hint = "Takes effect at once, in every Tiller that plays on this machine's processor in this host. Fewer leave \
+                        more to other plugins; more than the memory feeds do not help.";
+            let shown = menu.show_ui(ui, |ui| {
+                for threads in std::iter::once(None).chain((1..=cores::most()).map(NonZeroUsize::new)) {
+                    ui.selectable_value(&mut wanted, threads, name(threads));
+                }
+            });
+            shown.response.on_hover_text(hint);
+        });
+        if wanted != chosen {
+            self.chosen = wanted;
+            self.problem = cores::choose(wanted).err().map(|why| format!("This is not kept for the next time: {why}."));
+        }
+        if let Some(problem) = &self.problem {
+            ui.label(RichText::new(problem).size(theme::SMALL).color(theme::BAD));
+        }
     }
 }

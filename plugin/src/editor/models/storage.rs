@@ -1,16 +1,18 @@
-//! Where models play and how exactly they are kept, with what that costs, and what lies on the disk for them. UI thread.
+//! Where models play, on how many threads, how exactly they are kept and what that costs, and what lies on the disk for them. UI thread.
 
 use egui::{RichText, Ui};
 use tiller_engine::precision::Precision;
 
 use crate::editor::choice::named_row;
-use crate::editor::models::device::{self, DeviceView};
+use crate::editor::models::device::{self, CoresView, DeviceView};
 use crate::editor::models::{Page, shelf, words};
 use crate::editor::theme;
 
 /// The group about playing.
-pub fn playing(ui: &mut Ui, page: Page<'_>, view: &mut DeviceView) {
+pub fn playing(ui: &mut Ui, page: Page<'_>, view: &mut DeviceView, cores: &mut CoresView) {
     view.show(ui, page.instance, page.status);
+    cores.show(ui);
+    note(ui, "Small models take one thread, whatever is chosen.");
     device::precision(ui, page.instance);
     note(ui, cost(page.instance.project.project().precision));
 }
