@@ -17,7 +17,7 @@ use tiller_engine::player::Player;
 use tiller_engine::pool::Pool;
 use tiller_engine::status::State;
 use tiller_engine::text::Prompt;
-use tiller_tests::answers::{Answers, answers, steered, unsteered};
+use tiller_tests::answers::{Answers, answers, prompts_in_turn, steered, unsteered};
 use tiller_tests::card::{company, compare, decode, prefilled};
 use tiller_tests::codec::{arbitrary, checkpoint};
 use tiller_tests::turn;
@@ -156,13 +156,7 @@ fn a_rolled_over_window_is_a_fresh_prefill() {
 fn prompts_change_under_way() {
     let _turn = turn();
     let rig = Rig::load(&fixture("decoder-stereo"));
-    let texts = ["slow warm strings pad", "fast loud", "pad", "warm", "strings", "loud pad, fast"];
-    let prompts: Vec<Arc<Prompt>> = texts.map(|text| Arc::new(rig.model.prompt(text).unwrap())).into();
-    let mut controls = unsteered(1, 24, 0.0);
-    controls.iter_mut().for_each(|control| control.prompt = control.index / 4);
-    // More prompts than are kept on the card, and the first one again.
-    controls[22].prompt = 0;
-    controls[23].prompt = 0;
+    let (controls, prompts) = prompts_in_turn(&rig.model).unwrap();
     let on_card = answers(&mut rig.player(64), &controls, &prompts).unwrap();
     let mut player = Player::new(rig.model.clone(), rig.prompt.clone(), Some(64));
     let on_cpu = answers(&mut player, &controls, &prompts).unwrap();

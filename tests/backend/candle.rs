@@ -17,7 +17,7 @@ use tiller_engine::player::Player;
 use tiller_engine::pool::Pool;
 use tiller_engine::steering::push::Push;
 use tiller_engine::text::Prompt;
-use tiller_tests::answers::{answers, steered, unsteered};
+use tiller_tests::answers::{answers, prompts_in_turn, steered, unsteered};
 use tiller_tests::card::{columns, company, compare, prefilled};
 
 /// Of logits and block outputs in f32, over the largest: other sums of the same numbers.
@@ -161,13 +161,7 @@ fn pieces_that_end_and_lanes_that_move_are_played_as_on_the_processor() {
 #[test]
 fn prompts_change_under_way() {
     let rig = Rig::load(&fixture("decoder-stereo"), Numbers::F32);
-    let texts = ["slow warm strings pad", "fast loud", "pad", "warm", "strings", "loud pad, fast"];
-    let prompts: Vec<Arc<Prompt>> = texts.map(|text| Arc::new(rig.model.prompt(text).unwrap())).into();
-    let mut controls = unsteered(1, 24, 0.0);
-    controls.iter_mut().for_each(|control| control.prompt = control.index / 4);
-    // More prompts than are kept on the device, and the first one again.
-    controls[22].prompt = 0;
-    controls[23].prompt = 0;
+    let (controls, prompts) = prompts_in_turn(&rig.model).unwrap();
     let [mut exact, mut player] = rig.players(64);
     let changed = answers(&mut player, &controls, &prompts).unwrap().columns;
     assert_eq!(changed, answers(&mut exact, &controls, &prompts).unwrap().columns);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tiller_engine::control::{ControlFrame, ControlKind, Lanes, PitchClass};
 use tiller_engine::error::EngineError;
 use tiller_engine::link::FrameHeader;
+use tiller_engine::model::Model;
 use tiller_engine::player::{Player, StepWork};
 use tiller_engine::text::Prompt;
 
@@ -89,4 +90,19 @@ pub fn unsteered(piece: u32, frames: u32, temperature: f32) -> Vec<ControlFrame>
     let mut controls: Vec<ControlFrame> = (0..frames).map(frame).collect();
     controls.push(ControlFrame::end(piece, frames));
     controls
+}
+
+/// As [`unsteered`], in greedy codes, through more prompts of a decoder fixture than a device keeps, and the first one again in the
+/// end; and the prompts.
+///
+/// # Errors
+/// When the model has no words for one.
+pub fn prompts_in_turn(model: &Model) -> Result<(Vec<ControlFrame>, Vec<Arc<Prompt>>), EngineError> {
+    let texts = ["slow warm strings pad", "fast loud", "pad", "warm", "strings", "loud pad, fast"];
+    let prompts = texts.iter().map(|text| model.prompt(text).map(Arc::new)).collect::<Result<_, _>>()?;
+    let mut controls = unsteered(1, 24, 0.0);
+    controls.iter_mut().for_each(|control| control.prompt = control.index / 4 % 6);
+    controls[22].prompt = 0;
+    controls[23].prompt = 0;
+    Ok((controls, prompts))
 }

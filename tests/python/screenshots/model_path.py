@@ -316,12 +316,12 @@ def with_a_hub(arguments) -> None:
         kept = home.partial()
         run.shoot("4-interrupted")
 
-        hub = Hub(arguments.hub, folder, port, "--throttle", str(weights // 4), "--corrupt-once", "model.safetensors")
+        hub = Hub(arguments.hub, folder, port, "--throttle", str(weights // 8), "--corrupt-once", "model.safetensors")
         # The first button puts the message by, the first one then goes on.
         run.press(0)
         run.press(0)
         until("more bytes", lambda: home.partial() > kept, 30)
-        frame_rate(editor, "while it downloads", 2.0)
+        frame_rate(editor, "while it downloads")
         until("the damaged bytes to go", lambda: home.partial() == 0, 60)
         if home.weights():
             raise RuntimeError("damaged weights got their name")
