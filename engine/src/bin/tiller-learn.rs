@@ -137,6 +137,8 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
     let states = arguments.states.clone().map_or_else(StateFolder::standard, StateFolder::new);
     let own = arguments.user.then(|| trait_files::user_folder(listener.hash()));
     let out = own.as_ref().or(arguments.out.as_ref()).unwrap_or(&arguments.checkpoint);
+    // Before an hour's work, not after it.
+    std::fs::create_dir_all(out)?;
     let tones = match arguments.tones {
         TonesName::BuiltIn => Tones::BuiltIn,
         TonesName::Soundfont => Tones::SoundFont(arguments.soundfont.clone()),
@@ -162,7 +164,6 @@ fn run(arguments: &Arguments, bars: &StageBar) -> Result<Vec<(PathBuf, Learned)>
         };
         let mut learned = family::learn_trait(&listener, &request, Watch::hearing(&hear))?;
         arguments.place(&mut learned.directions);
-        std::fs::create_dir_all(out)?;
         let path = out.join(trait_files::file_name(trait_name(&name)?.as_str()));
         learned.directions.write(&path)?;
         return Ok(vec![(path, learned)]);

@@ -9,7 +9,6 @@ use crate::evaluation::steered::{Aim, Job, Span, SteeredPiece, hear_piece};
 use crate::evaluation::steering_figures::{Liveliness, OnTarget};
 use crate::handle::ModelSource;
 use crate::model::Model;
-use crate::precision::Precision;
 use crate::steering::directions::Directions;
 use crate::steering::push::Manner;
 use crate::text::Prompt;
@@ -79,7 +78,7 @@ pub fn calibrate(
     // Strengths go to 1, so that is what the largest dose gets.
     let most = tried.iter().copied().fold(0.0, f32::max);
     let whole = Directions { full_dose: most, ..directions.clone() };
-    let model = Model::steered_by(source, Precision::F32, &[whole])?;
+    let model = Model::steered_by(source, Model::suited_precision(source)?, &[whole])?;
     let prompts =
         PROMPTS.iter().map(|text| Ok(Arc::new(model.prompt(text)?))).collect::<Result<Vec<_>, EvaluationError>>()?;
     let signs: &[f32] = if aim == Aim::Tempo { &[1.0, -1.0] } else { &[1.0] };

@@ -32,6 +32,13 @@ pub struct Round {
     pub stolen: Stolen,
 }
 
+impl Round {
+    /// What its steps read per second over what its own probe did: memory may change its pace from one round to the next.
+    pub fn bandwidth_share(&self, length: usize, bytes: &StepBytes) -> Option<f64> {
+        ratio(bytes.total() as f64 * self.steps.get(length)?.per_second, self.bandwidth)
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -45,6 +52,8 @@ pub struct Report {
     pub threads: (usize, usize),
     /// The note directions are made up.
     pub made_up_directions: bool,
+    /// What loading took, from the files that the system has read before or not, and from packed weights where there are any.
+    pub load_seconds: f64,
     /// Positions of the play window.
     pub window: usize,
     /// Cache lengths, the headline's first, and what a step reads there.
@@ -111,7 +120,7 @@ impl Report {
             "ok": true,
             "model": self.model, "precision": self.precision,
             "threads": self.threads.0, "engine_threads": self.threads.1, "load": self.load,
-            "window": self.window, "made_up_directions": self.made_up_directions,
+            "load_s": self.load_seconds, "window": self.window, "made_up_directions": self.made_up_directions,
             "machine": self.machine.report(),
             "bandwidth_bytes_per_s": self.bandwidth(),
             "decoder_steps_per_s": self.steps(0),
@@ -202,6 +211,7 @@ pub(crate) mod tests {
             precision: "f32",
             threads: (2, 1),
             made_up_directions: true,
+            load_seconds: 1.5,
             window: 1500,
             lengths: vec![(500, StepBytes { weights: 300_000_000, cache: 100_000_000 })],
             peers: vec![("torch", "torch 2".to_owned())],

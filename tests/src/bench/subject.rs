@@ -1,6 +1,7 @@
 //! The model that is measured, its precision and the threads that it plays on. Main thread.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tiller_engine::checkpoint::{Checkpoint, Config};
 use tiller_engine::control::{ControlFrame, MOST_HOP, PitchClass};
@@ -36,6 +37,8 @@ pub struct Subject {
     pub made_up_directions: bool,
     /// Those threads.
     pub pool: Arc<Pool>,
+    /// What loading took.
+    pub load_seconds: f64,
 }
 
 impl Subject {
@@ -46,6 +49,7 @@ impl Subject {
     pub fn load(found: Found, precision: Precision, threads: usize) -> Outcome<Self> {
         let Found { source, files, config, name } = found;
         let made_up_directions = !files.has(&directions_file(Lane::Note.concept()));
+        let started = Instant::now();
         let loaded = match made_up_directions {
             false => Model::load_at(&source, precision, &|_| ()),
             true => {
@@ -54,9 +58,10 @@ impl Subject {
             }
         };
         let model = loaded.map_err(|error| error.to_string())?;
+        let load_seconds = started.elapsed().as_secs_f64();
         let prompt = Arc::new(model.prompt(DEFAULT_PROMPT).map_err(|error| error.to_string())?);
         let pool = Arc::new(Pool::new(threads));
-        Ok(Self { model, prompt, config, name, precision, threads, made_up_directions, pool })
+        Ok(Self { model, prompt, config, name, precision, threads, made_up_directions, pool, load_seconds })
     }
 
     /// What one step has to read at so many positions.

@@ -31,6 +31,11 @@ pub fn table(report: &Report) -> String {
         format!("rounds: {}", figures.join(" "))
     };
     table.row("what", "best", "");
+    table.row(
+        "loading",
+        &format!("{:.2} s", report.load_seconds),
+        "the first time with few bits, they are rounded and measured too",
+    );
     let bandwidth = format!("{:.1} GB/s", report.bandwidth() / 1e9);
     table.row("read bandwidth", &bandwidth, &each(&|round| round.bandwidth / 1e9));
     for (index, (kv, bytes)) in report.lengths.iter().enumerate() {
@@ -38,7 +43,8 @@ pub fn table(report: &Report) -> String {
         table.row(&format!("decoder, KV {kv}"), &rate, &each(&|round| round.steps[index].per_second));
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         let read = format!(
-            "{:.0} MB of weights, {:.0} MB of cache per step",
+            "{}; {:.0} MB of weights, {:.0} MB of cache per step",
+            each(&|round| 100.0 * round.bandwidth_share(index, bytes).unwrap_or(0.0)),
             megabytes(bytes.weights),
             megabytes(bytes.cache)
         );

@@ -189,6 +189,7 @@ fn run(options: &Options, progress: &mut Progress) -> Outcome<Report> {
         precision: subject.precision.name(),
         threads: (threads, subject.pool.threads()),
         made_up_directions: subject.made_up_directions,
+        load_seconds: subject.load_seconds,
         window: stream.window(),
         lengths: lengths.iter().map(|length| (*length, subject.bytes_per_step(*length))).collect(),
         peers,
