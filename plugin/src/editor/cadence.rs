@@ -27,7 +27,8 @@ impl Cadence {
         if late > self.pause || late < -self.pause {
             self.due = now;
         }
-        if self.due <= now {
+        // One that came a little early was that one all the same.
+        if self.due <= now + self.pause / 2.0 {
             self.due += self.pause;
         }
         Duration::from_secs_f64((self.due - now).max(0.0))
