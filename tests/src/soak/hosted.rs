@@ -2,6 +2,7 @@
 //! new prompts, while gaps, levels, memory and the cost of `process` are kept. The host never grants a wait, so at four times
 //! real time the engine has a quarter of the time that a musician gives it.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -49,12 +50,31 @@ pub struct Plan {
     pub seed: u64,
 }
 
+/// A run of silence inside the sound.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap {
+    /// Where it begins in the music.
+    pub seconds: f64,
+    /// Its length.
+    pub milliseconds: f64,
+    /// How late the host's own audio thread had been woken, at most, in the second of wall time before: a machine that holds up the
+    /// host holds up the engine too.
+    pub host_late_ms: f64,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seconds, milliseconds, host_late_ms } = self;
+        write!(f, "{milliseconds:.0} ms at {seconds:.2} s (the host itself {host_late_ms:.0} ms late)")
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Heard {
     pub loudness: Loudness,
-    /// Runs of silence inside the sound: late frames. Start in seconds, length in milliseconds.
-    pub gaps: Vec<(f64, f64)>,
+    /// Runs of silence inside the sound: late frames.
+    pub gaps: Vec<Gap>,
     pub peak: f32,
     /// Calls of `process` by what they cost: one number for each of [`Heard::bins`].
     pub costs: [u64; BINS.len() + 1],
@@ -76,11 +96,22 @@ struct Ear {
     zeros: usize,
     heard: usize,
     sounding: bool,
-    gaps: Vec<(f64, f64)>,
+    gaps: Vec<Gap>,
     peak: f32,
+    /// The host's worst lateness of late, ms, and when it was.
+    late: (f64, Instant),
 }
 
 impl Ear {
+    /// The host's thread should have been here at `due`.
+    fn wake(&mut self, due: Instant) {
+        let (now, (worst, when)) = (Instant::now(), self.late);
+        let late = now.saturating_duration_since(due).as_secs_f64() * 1e3;
+        if late >= worst || now - when > Duration::from_secs(1) {
+            self.late = (late, now);
+        }
+    }
+
     fn hear(&mut self, left: &[f32], right: &[f32]) {
         for (left, right) in left.iter().zip(right) {
             self.peak = self.peak.max(left.abs()).max(right.abs());
@@ -94,8 +125,9 @@ impl Ear {
                 self.zeros += 1;
             } else {
                 if self.sounding && self.zeros as f64 >= GAP_SECONDS * RATE {
-                    let start = (self.heard - self.zeros) as f64 / RATE;
-                    self.gaps.push((start, self.zeros as f64 / RATE * 1e3));
+                    let seconds = (self.heard - self.zeros) as f64 / RATE;
+                    let milliseconds = self.zeros as f64 / RATE * 1e3;
+                    self.gaps.push(Gap { seconds, milliseconds, host_late_ms: self.late.0 });
                 }
                 (self.zeros, self.sounding) = (0, true);
             }
@@ -154,6 +186,7 @@ pub fn soak(bundle: &Path, plan: Plan, progress: &(dyn Fn(f64) + Sync)) -> Outco
         sounding: false,
         gaps: Vec::with_capacity(1_024),
         peak: 0.0,
+        late: (0.0, Instant::now()),
     };
     let mut costs = [0; BINS.len() + 1];
     player.slowest = Duration::ZERO;
@@ -167,6 +200,7 @@ pub fn soak(bundle: &Path, plan: Plan, progress: &(dyn Fn(f64) + Sync)) -> Outco
                 if let Some(speed) = plan.speed {
                     let due = began + Duration::from_secs_f64(at as f64 / RATE / speed);
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    ear.wake(due);
                 }
                 player.block(&score, at, plan.block)?;
                 let (left, right) = player.output(plan.block);
@@ -228,8 +262,9 @@ impl Heard {
         const MOST_GROWTH: i64 = 4 << 20;
         const MOST_DRIFT: f64 = 4.0;
         let mut broken = Vec::new();
-        if let Some((at, length)) = self.gaps.first() {
-            broken.push(format!("{} gaps, the first at {at:.2} s of {length:.0} ms", self.gaps.len()));
+        if !self.gaps.is_empty() {
+            let gaps: Vec<String> = self.gaps.iter().take(10).map(Gap::to_string).collect();
+            broken.push(format!("{} gaps: {}", self.gaps.len(), gaps.join(", ")));
         }
         if self.loudness.worst() > MOST_DRIFT {
             broken.push(format!("loudness drifts by {:.2} dB", self.loudness.worst()));
