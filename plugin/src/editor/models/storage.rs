@@ -28,7 +28,7 @@ fn cost(precision: Option<Precision>) -> &'static str {
              would lose more stay in 16 bits, and so does a model that would play other notes."
         }
         Some(Precision::Int4) => {
-            "A layer's result is off by some 7 %: for machines on which 8 bits are too slow. Never chosen by itself."
+            "A layer's result is off by 9 % at most in the built-in model: for machines on which 8 bits are too slow. Never chosen by itself."
         }
     }
 }
