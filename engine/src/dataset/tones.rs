@@ -1,5 +1,5 @@
 //! A General MIDI SoundFont of our own, so that learning needs no file that a musician would have to find: made in memory from
-//! the formulas of [`palette`], written as SoundFont 2 bytes and read by the synthesizer like any other. Nothing in it was
+//! the formulas of `palette`, written as SoundFont 2 bytes and read by the synthesizer like any other. Nothing in it was
 //! recorded, so it may go wherever Tiller goes. A pure function of this code; well under two seconds. Worker threads.
 
 mod file;

@@ -123,7 +123,7 @@ impl Strength {
     }
 }
 
-/// What was heard of one piece from [`Protocol::heard_from`] on.
+/// What was heard of one piece from the second that the protocol hears from on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SteeredPiece {
     /// Strongest pitch class of each frame, "0" to "9", "a" and "b"; "." is silence.
