@@ -273,7 +273,8 @@ impl Pool {
     pub fn expect(&self, bytes: &[u8], parts: usize) {
         let Ahead { start, chunk } = &self.shared.ahead.0;
         start.store(bytes.as_ptr().addr(), Ordering::Relaxed);
-        chunk.store(bytes.len() / parts.max(1), Ordering::Relaxed);
+        // One chunk is the caller's: the others would fetch what lies behind it.
+        chunk.store(if parts > 1 { bytes.len() / parts } else { 0 }, Ordering::Relaxed);
     }
 
     /// Calls `task(thread, i)` once for every i in 0..chunks, in any order, on any of the threads, and returns when all are

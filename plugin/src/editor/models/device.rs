@@ -1,5 +1,5 @@
-//! Where models play, how exactly they are kept (choices of the project) and on how many cores (the machine's). UI thread; cards are looked for on a thread of its
-//! own, since a driver takes its time.
+//! Where models play, how exactly they are kept (choices of the project) and on how many cores (the machine's). UI thread; cards
+//! are looked for on a thread of its own, since a driver takes its time.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Where models play, on how many threads, how exactly they are kept and what that costs, and what lies on the disk for them. UI thread.
+//! Where models play, on how many threads, how exactly they are kept and what that costs, and what lies on the disk for them. UI
+//! thread.
 
 use egui::{RichText, Ui};
 use tiller_engine::precision::Precision;
@@ -28,7 +29,8 @@ fn cost(precision: Option<Precision>) -> &'static str {
              would lose more stay in 16 bits, and so does a model that would play other notes."
         }
         Some(Precision::Int4) => {
-            "A layer's result is off by 9 % at most in the built-in model: for machines on which 8 bits are too slow. Never chosen by itself."
+            "A layer's result is off by 9 % at most in the built-in model: for machines on which 8 bits are too slow. Never \
+             chosen by itself."
         }
     }
 }
