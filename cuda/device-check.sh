@@ -138,6 +138,13 @@ for stage in "${@:-all}"; do
         done
         for name in $order; do finish "$name" 0; done
         ;;
+    quick)
+        # Is it right, and how fast is it? Without peers.
+        run parity-small 60 $(parity small 160)
+        start engine-small $(engine small 2400 0 24)
+        for shape in small medium large; do start "bench-$shape" $(bench "$shape") --steps 150 --variants; done
+        for name in engine-small bench-small bench-medium bench-large; do finish "$name" 60; done
+        ;;
     parity-*) run "$stage" 60 $(parity "${stage#parity-}" 160) ;;
     bench-*) run "$stage" 90 $(bench "${stage#bench-}") --peer eager --variants ;;
     compiled-*) run "$stage" 150 $(bench "${stage#compiled-}") --peer compiled --kv 500 --peers-only ;;

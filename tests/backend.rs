@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tiller_engine::backend::cpu::CpuBackend;
-use tiller_engine::backend::{Backend, BackendError, Device, Draw, Step, StepRow, Tap};
+use tiller_engine::backend::{Backend, BackendError, Device, Draw, Step, StepRow, Table, Tap};
 use tiller_engine::decoder::sampling::{Sampler, Sampling};
 use tiller_engine::decoder::{KvCache, Row, Scratch};
 use tiller_engine::handle::{Handle, ModelSource};
@@ -44,7 +44,8 @@ fn a_step_of_the_processor_is_the_decoders_pass_and_the_samplers_draw() {
         let (decoder, prompt, mut backend) = (model.decoder(), prompt(&model), cpu(&model, 32));
         let (mut a, mut b) = (KvCache::new(decoder, 32), KvCache::new(decoder, 32));
         let (mut scratch, mut sampler) = (Scratch::new(decoder, 2), Sampler::new(decoder.vocab()));
-        let tables = [table(&model)];
+        let something = Table { values: table(&model), version: 1 };
+        let tables = [&something];
         let mut logits = vec![0.0; decoder.codebooks() * decoder.vocab()];
         for (position, codes) in columns(&model, 20, 3).into_iter().enumerate() {
             let injection = (position % 3 == 1).then_some(0);
@@ -59,7 +60,7 @@ fn a_step_of_the_processor_is_the_decoders_pass_and_the_samplers_draw() {
                 position,
                 codes,
                 text,
-                injection: injection.map(|_| tables[0].as_slice()),
+                injection: injection.map(|_| tables[0].values.as_slice()),
                 pushes: &[],
                 logits: true,
             };
@@ -118,7 +119,8 @@ fn a_rolled_over_window_is_a_fresh_prefill_through_the_interface() {
 fn numbers_that_are_not_finite_are_told() {
     let model = &models()[0];
     let (prompt, mut backend) = (prompt(model), cpu(model, 8));
-    let tables = [vec![f32::NAN; model.decoder().blocks() * model.decoder().hidden()]];
+    let nan = Table { values: vec![f32::NAN; model.decoder().blocks() * model.decoder().hidden()], version: 1 };
+    let tables = [&nan];
     let codes = columns(model, 1, 1)[0];
     let row = |cache, prompt| StepRow { cache, position: 0, codes, prompt, injection: Some(0), pushes: &[] };
     let draws = [Draw { sampling: Sampling::PUBLISHED, seed: 0, frame: 0 }];

@@ -23,7 +23,7 @@ FRAME = 0.02
 TOKENS = 16
 WARM_UP = 20
 # Overlap, prefetch, early weights.
-VARIANTS = [(1, 32 << 10, 0), (1, 64 << 10, 1), (1, 0, 1), (0, 32 << 10, 0)]
+VARIANTS = [(1, 32 << 10, 0), (1, 0, 1), (0, 32 << 10, 0)]
 
 
 def parse():
@@ -85,14 +85,14 @@ def ours(random, model, arguments, bandwidth, common):
             # Caches full of what the model itself makes would take as many steps; any finite numbers cost the same.
             fill(random, player, prompt, max(arguments.kv))
         for length in arguments.kv if variant == chosen[0] else arguments.kv[:1]:
-            for rows in (2, 6) if variant == chosen[0] else (2,):
+            for rows in (2, 4, 6) if variant == chosen[0] else (2,):
                 step = step_of(random, prompt, length, rows)
                 player.time(step, WARM_UP)
                 seconds, by_card = player.time(step, arguments.steps)
                 found = spread(seconds)
                 bytes_of_step = 2 * random.weights_of_step() + element * length
-                if rows == 6:
-                    # The rebuilt window's caches, which two positions read.
+                if rows > 2:
+                    # The rebuilt window's caches, which one or two positions read.
                     bytes_of_step += element * (length // 2 + 4)
                 say(**common, who="tiller", kv=length, rows=rows, overlap=variant[0], prefetch=variant[1],
                     early=variant[2], steered=True,

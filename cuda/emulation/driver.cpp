@@ -62,7 +62,7 @@ struct Stream {
 std::recursive_mutex turn;
 std::map<uint64_t, size_t> allocations;
 size_t used, memory = size_t(8) << 30;
-int version = 13000, devices = 1;
+int version = 13000, devices = 1, capability = 9;
 // Graphs until the card is lost; negative is never.
 int64_t left = -1;
 
@@ -91,6 +91,7 @@ extern "C" {
 void emulated_memory(uint64_t bytes) { memory = bytes; }
 void emulated_version(int number) { version = number; }
 void emulated_devices(int count) { devices = count; }
+void emulated_capability(int major) { capability = major; }
 void emulated_backwards(int value) { emulation::backwards = value != 0; }
 void emulated_lose_after(int64_t graphs) { left = graphs; }
 uint64_t emulated_used() { return used; }
@@ -122,7 +123,7 @@ int cuDeviceGetName(char *name, int length, int) {
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     switch (attribute) {
     case 16: *value = 4; return SUCCESS;            // multiprocessors
-    case 75: *value = 9; return SUCCESS;            // compute capability, major
+    case 75: *value = capability; return SUCCESS;   // compute capability, major
     case 76: *value = 0; return SUCCESS;            // and minor
     case 97: *value = MOST_SHARED; return SUCCESS;  // shared memory of a thread block on request
     default: return INVALID;
@@ -228,7 +229,12 @@ int cuLaunchKernelEx(const LaunchConfig *config, const Kernel *kernel, void **ar
     });
 }
 
-int cuStreamCreate(Stream **stream, unsigned) {
+int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+    *least = 0, *greatest = -5;
+    return SUCCESS;
+}
+
+int cuStreamCreateWithPriority(Stream **stream, unsigned, int) {
     if (lost()) return LOST;
     *stream = new Stream;
     return SUCCESS;

@@ -45,7 +45,6 @@ float *warp_board();
 #define blockDim emulation::block
 
 DEVICE void __syncthreads() { emulation::meet_block(); }
-DEVICE void __threadfence() {}
 
 DEVICE uint32_t atomicAdd(uint32_t *to, uint32_t value) {
     uint32_t before = *to;
@@ -53,11 +52,7 @@ DEVICE uint32_t atomicAdd(uint32_t *to, uint32_t value) {
     return before;
 }
 
-DEVICE uint32_t atomicOr(uint32_t *to, uint32_t value) {
-    uint32_t before = *to;
-    *to = before | value;
-    return before;
-}
+DEVICE uint32_t count_up(uint32_t *counter) { return atomicAdd(counter, 1); }
 
 DEVICE Words read_once(const void *from) {
     Words words;

@@ -10,6 +10,9 @@ constexpr int ATTEND_THREADS = 32 * ATTEND_WARPS;
 // Positions that a thread block attends to at a time.
 constexpr int CHUNK = 128;
 
+// Positions of a cache that a launch may be writing while they are asked for: no more than its pairs of rows.
+constexpr int UNSETTLED = MOST_ROWS / 2;
+
 // Eight of a head's columns to a lane, SIZE / 8 lanes to a position.
 template <int SIZE> DEVICE void attend(const Attend &a) {
     constexpr int LANES = SIZE / 8;
@@ -24,30 +27,36 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, column = lane % LANES * 8;
     const bool own = a.keys != nullptr;
     Words key[ROUNDS], value[ROUNDS];
-    auto read = [&](const uint16_t *keys, const uint16_t *values, int base, int positions) {
+    // Those of the positions from `base` on that lie in [first, until).
+    auto read = [&](const uint16_t *keys, const uint16_t *values, int base, int first, int until) {
 #pragma unroll
         for (int i = 0; i < ROUNDS; i++) {
             int position = base + i * ATTEND_WARPS * AT_ONCE;
-            key[i] = value[i] = Words{0, 0, 0, 0};
-            if (position < positions) {
+            if (first == 0) key[i] = value[i] = Words{0, 0, 0, 0};
+            if (position >= first && position < until) {
                 key[i] = read_fresh(keys + int64_t(position) * SIZE + column);
                 value[i] = read_fresh(values + int64_t(position) * SIZE + column);
             }
         }
     };
-    bool ready = false;
-    if (!own && a.early) {
-        // A prompt is there already, and so is the step: only the query is still being made.
+    // A prompt is there already, and so are the step and all but the last of a cache: only the query is still being made.
+    int settled = 0;
+    if (a.early) {
         Words start = read_fresh(a.step->rows + r), rest = read_fresh(&a.step->rows[r].position);
-        uint64_t text = uint64_t(start.y) << 32 | start.x;
-        int tokens = int(start.z);
-        if (text && rest.w) {
-            const uint16_t *keys = reinterpret_cast<const uint16_t *>(text) + a.text_offset * tokens;
-            const uint16_t *values = keys + int64_t(a.hidden) * tokens;
-            int64_t from = int64_t(head) * tokens * SIZE;
-            read(keys + from, values + from, warp * AT_ONCE + lane / LANES, tokens);
-            ready = true;
+        const uint16_t *keys = nullptr;
+        int64_t apart = 0, capacity = a.capacity;
+        if (!rest.w) {
+        } else if (own) {
+            settled = int(rest.x) + 1 - UNSETTLED;
+            keys = a.keys + int64_t(int(start.w)) * a.cache_stride, apart = a.value_stride;
+        } else if (uint64_t text = uint64_t(start.y) << 32 | start.x) {
+            settled = int(start.z), capacity = settled;
+            keys = reinterpret_cast<const uint16_t *>(text) + a.text_offset * settled, apart = int64_t(a.hidden) * settled;
         }
+        if (settled > chunk * CHUNK) {
+            keys += head * capacity * SIZE;
+            read(keys, keys + apart, chunk * CHUNK + warp * AT_ONCE + lane / LANES, 0, settled);
+        } else settled = 0;
     }
     wait_for_previous();
     const Row &row = a.step->rows[r];
@@ -80,8 +89,8 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     for (int begin = chunk * CHUNK; begin < positions; begin += gridDim.x * CHUNK) {
         for (int pass = 0; pass < PASSES; pass++) {
             int base = begin + pass * STRIDE + warp * AT_ONCE + lane / LANES;
-            if (!ready) read(keys, values, base, positions);
-            ready = false;
+            read(keys, values, base, settled, positions);
+            settled = 0;
             float score[ROUNDS], highest = top;
 #pragma unroll
             for (int i = 0; i < ROUNDS; i++) {
@@ -140,22 +149,22 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     }
     if (used == 1) return;
     if (threadIdx.x == 0) partial[SIZE] = highest, partial[SIZE + 1] = weight;
-    __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) last = atomicAdd(a.tickets + place, 1u) == uint32_t(used - 1);
+    if (threadIdx.x == 0) last = count_up(a.tickets + place) == uint32_t(used - 1);
     __syncthreads();
     if (!last) return;
-    __threadfence();
     const float *all = a.partial + int64_t(place) * a.chunks * (SIZE + 2);
-    highest = -INFINITY;
-    for (int c = 0; c < used; c++) highest = fmaxf(highest, read_l2(all + c * (SIZE + 2) + SIZE));
     for (int i = threadIdx.x; i < SIZE; i += ATTEND_THREADS) {
         float whole = 0.0f, total = 0.0f;
+        highest = -INFINITY;
+        // Everything is asked for before anything is needed.
+#pragma unroll 4
         for (int c = 0; c < used; c++) {
             const float *one = all + c * (SIZE + 2);
-            float factor = expf(read_l2(one + SIZE) - highest);
-            whole += read_l2(one + i) * factor;
-            total += read_l2(one + SIZE + 1) * factor;
+            float part = read_l2(one + i), top = read_l2(one + SIZE), weight = read_l2(one + SIZE + 1);
+            float higher = fmaxf(highest, top), before = expf(highest - higher), now = expf(top - higher);
+            whole = whole * before + part * now, total = total * before + weight * now;
+            highest = higher;
         }
         output[i] = whole / total;
     }

@@ -36,6 +36,13 @@ DEVICE Words read_fresh(const void *from) {
     return v;
 }
 
+// Counts up; what this thread knows to be written can be read by whoever counts up after it, and the other way round.
+DEVICE uint32_t count_up(uint32_t *counter) {
+    uint32_t before;
+    asm volatile("atom.global.acq_rel.gpu.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
+}
+
 DEVICE void ask_for(const void *line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); }
 
 // The next launch may begin its prologue.

@@ -8,7 +8,7 @@
 
 // Two thread blocks to a processor, as long as two fit into its registers.
 #define LINEAR(ROWS, SPLIT)                                                                                            \
-    KERNEL((LINEAR_THREADS, ROWS > 4 ? 1 : 2)) linear_##ROWS##_##SPLIT(ARGUMENT(Linear) a) { linear<ROWS, SPLIT>(a); }
+    KERNEL((LINEAR_THREADS, ROWS > 2 ? 1 : 2)) linear_##ROWS##_##SPLIT(ARGUMENT(Linear) a) { linear<ROWS, SPLIT>(a); }
 #define LINEARS(ROWS) LINEAR(ROWS, 1) LINEAR(ROWS, 2) LINEAR(ROWS, 4)
 LINEARS(2)
 LINEARS(4)

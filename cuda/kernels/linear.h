@@ -1,4 +1,4 @@
-// A linear layer for two to eight rows in one pass over its weights: bound by reading them. Two outputs to a group of SPLIT
+// A linear layer for two to eight rows in one pass over its weights: bound by reading them. Some outputs to a group of SPLIT
 // warps, sixteen warps to a thread block; weights are asked for before the input is there. A row's bits do not depend on the
 // rows beside it: each lane adds its inputs in ascending order, lanes and warps are added in a fixed tree. Device.
 #pragma once
@@ -7,7 +7,9 @@
 
 constexpr int LINEAR_WARPS = 16;
 constexpr int LINEAR_THREADS = 32 * LINEAR_WARPS;
-constexpr int OUTPUTS = 2;
+// Outputs that a group of warps has at once: inputs are read from shared memory once for all of them, which is what four rows
+// and more wait for.
+DEVICE constexpr int outputs_of(int rows) { return rows <= 2 ? 2 : 4; }
 // Most inputs of a layer with a norm: the warps hold its rows in registers.
 constexpr int MOST_NORMED = 2048;
 
@@ -24,13 +26,17 @@ DEVICE float activate(float x, int kind) {
 // lanes read neighbouring sixteen bytes.
 DEVICE int staged(int r, int k, int chunk) { return (r * 2 + (k >> 2 & 1)) * (chunk / 2) + (k >> 3) * 4 + (k & 3); }
 
+// A thread's rows are all under way before it waits for one of them.
 template <int ROWS> DEVICE void stage(const Linear &a, int from, int count, float *x) {
-    for (int i = threadIdx.x; i < ROWS * (count / 4); i += LINEAR_THREADS) {
-        int r = i / (count / 4), k = i % (count / 4) * 4;
-        Words four = read_fresh(a.input + int64_t(r) * a.inputs + from + k);
-        float *to = x + staged(r, k, a.chunk);
-        to[0] = bits_to_float(four.x), to[1] = bits_to_float(four.y);
-        to[2] = bits_to_float(four.z), to[3] = bits_to_float(four.w);
+    for (int k = threadIdx.x * 4; k < count; k += LINEAR_THREADS * 4) {
+        Words fours[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) fours[r] = read_fresh(a.input + int64_t(r) * a.inputs + from + k);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            float4 four = {bits_to_float(fours[r].x), bits_to_float(fours[r].y), bits_to_float(fours[r].z), bits_to_float(fours[r].w)};
+            *reinterpret_cast<float4 *>(x + staged(r, k, a.chunk)) = four;
+        }
     }
 }
 
@@ -96,47 +102,61 @@ template <int ROWS> DEVICE void stage_normed(const Linear &a, float *x, float *s
     }
 }
 
-// Puts one output where it belongs.
-DEVICE void put(const Linear &a, int r, int n, float value) {
-    if (a.bias) value += a.bias[n];
+// Where an output goes, and what is added to it that is known before: worked out while the input is still being made.
+struct Target {
+    // One of these; neither where the output is not wanted.
+    float *to;
+    uint16_t *key;
+    float bias, injected;
+};
+
+DEVICE Target target_of(const Linear &a, int r, int n) {
+    Target target = {nullptr, nullptr, a.bias ? a.bias[n] : 0.0f, 0.0f};
     switch (a.into) {
-    case INTO_STORE: a.output[int64_t(r) * a.outputs + n] = value; return;
-    case INTO_ACTIVATE: a.output[int64_t(r) * a.outputs + n] = activate(value, a.activation); return;
+    case INTO_STORE:
+    case INTO_ACTIVATE: target.to = a.output + int64_t(r) * a.outputs + n; break;
     case INTO_ADD: {
-        float *to = a.output + int64_t(r) * a.outputs + n;
-        float sum = *to + value;
+        target.to = a.output + int64_t(r) * a.outputs + n;
         int slot = a.injections ? a.step->rows[r].injection : -1;
-        *to = slot < 0 ? sum : sum + a.injections[slot * a.slot_stride + n];
-        return;
+        // Adding -0 changes no sum.
+        target.injected = slot < 0 ? -0.0f : a.injections[slot * a.slot_stride + n];
+        break;
     }
     case INTO_CACHE: {
         if (n < a.hidden) {
-            a.output[int64_t(r) * a.hidden + n] = value;
-            return;
+            target.to = a.output + int64_t(r) * a.hidden + n;
+            break;
         }
         const Row &row = a.step->rows[r];
-        if (!row.live) return;
+        if (!row.live) break;
         int part = n / a.hidden - 1, column = n % a.hidden;
         int64_t at = row.cache * a.cache_stride + part * a.value_stride;
         at += (int64_t(column / a.size) * a.capacity + row.position) * a.size + column % a.size;
-        a.keys[at] = to_bf16(value);
-        return;
+        target.key = a.keys + at;
+        break;
     }
     case INTO_TEXT: {
-        if (r >= a.rows) return;
+        if (r >= a.rows) break;
         int part = n / a.hidden, column = n % a.hidden;
         int64_t at = part * a.value_stride;
         at += (int64_t(column / a.size) * a.capacity + a.first + r) * a.size + column % a.size;
-        a.keys[at] = to_bf16(value);
-        return;
+        target.key = a.keys + at;
+        break;
     }
     }
+    return target;
 }
 
-// Weights that a lane has under way at once, for each of its outputs.
-constexpr int AHEAD = 2;
+// `old` is what an output is added to.
+DEVICE void put(const Linear &a, const Target &target, float old, float value) {
+    if (a.bias) value += target.bias;
+    if (a.into == INTO_ADD) value = old + value + target.injected;
+    if (a.into == INTO_ACTIVATE) value = activate(value, a.activation);
+    if (target.key) *target.key = to_bf16(value);
+    else if (target.to) *target.to = value;
+}
 
-template <int SPLIT>
+template <int SPLIT, int OUTPUTS, int AHEAD>
 DEVICE void read_weights(const Linear &a, const uint16_t *weight, int first, int base, int count, Words (*words)[OUTPUTS]) {
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) {
@@ -150,6 +170,9 @@ DEVICE void read_weights(const Linear &a, const uint16_t *weight, int first, int
 }
 
 template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
+    constexpr int OUTPUTS = outputs_of(ROWS);
+    // Weights that a lane has under way at once, for each of its outputs.
+    constexpr int AHEAD = 4 / OUTPUTS;
     constexpr int GROUPS = LINEAR_WARPS / SPLIT;
     SHARED_ROOM(float, x);
     // As many rows as there are teams of warps: idle ones write here too.
@@ -174,8 +197,17 @@ template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
     // The first weights may be on their way while the launch before this one still makes the input.
     Words words[AHEAD][OUTPUTS];
     int first_chunk = a.inputs < a.chunk ? a.inputs : a.chunk;
-    if (a.early) read_weights<SPLIT>(a, weight, first, begin, first_chunk, words);
+    if (a.early) read_weights<SPLIT, OUTPUTS, AHEAD>(a, weight, first, begin, first_chunk, words);
+    // One thread to an output of a row.
+    constexpr int ALL = GROUPS * OUTPUTS * ROWS;
+    static_assert(ALL <= LINEAR_THREADS, "no thread has two");
+    int own = threadIdx.x / (OUTPUTS * ROWS), place = threadIdx.x % (OUTPUTS * ROWS), r = place % ROWS;
+    int n = (blockIdx.x * GROUPS + own) * OUTPUTS + place / ROWS;
+    bool puts = threadIdx.x < ALL && n < a.outputs;
+    Target target = {nullptr, nullptr, 0.0f, 0.0f};
+    if (puts) target = target_of(a, r, n);
     wait_for_previous();
+    float old = puts && a.into == INTO_ADD ? read_l2(target.to) : 0.0f;
     float sum[OUTPUTS][ROWS];
 #pragma unroll
     for (int o = 0; o < OUTPUTS; o++)
@@ -189,7 +221,7 @@ template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
         __syncthreads();
         for (int base = begin; base < count; base += AHEAD * SPLIT * 256) {
             if (!(a.early && from == 0 && base == begin))
-                read_weights<SPLIT>(a, weight + from, first, base, count, words);
+                read_weights<SPLIT, OUTPUTS, AHEAD>(a, weight + from, first, base, count, words);
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 int k = base + i * SPLIT * 256;
@@ -224,13 +256,10 @@ template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
             if (lane == 0) partial[warp][o * ROWS + r] = whole;
         }
     __syncthreads();
-    // One thread to an output of a row.
-    for (int i = threadIdx.x; i < GROUPS * OUTPUTS * ROWS; i += LINEAR_THREADS) {
-        int own = i / (OUTPUTS * ROWS), place = i % (OUTPUTS * ROWS);
-        int n = (blockIdx.x * GROUPS + own) * OUTPUTS + place / ROWS;
+    if (puts) {
         float whole = 0.0f;
 #pragma unroll
         for (int s = 0; s < SPLIT; s++) whole += partial[own * SPLIT + s][place];
-        if (n < a.outputs) put(a, place % ROWS, n, whole);
+        put(a, target, old, whole);
     }
 }

@@ -1,7 +1,7 @@
 //! One step as a captured graph: the launches of a pass over the model for so many rows, in order. Shapes are static; lengths,
 //! codes, prompts and steering are read from the step in device memory. Captured once on the loader thread, run by the runner.
 
-use crate::abi::{Drawn, MOST_DRAWS, MOST_TAPS, Tensor};
+use crate::abi::{MOST_DRAWS, MOST_TAPS, Tensor};
 use crate::driver::{Graph, Outcome, Stream};
 use crate::kernels::{Kernels, layer};
 use crate::layout::{Attend, Embed, Inject, Linear, Sample, Step, into};
@@ -13,8 +13,8 @@ pub struct Places {
     /// The step on the device, and in host memory that the card reads.
     pub step: u64,
     pub host_step: u64,
+    /// In host memory that the card writes: a copy back would be one more thing to wait for.
     pub drawn: u64,
-    pub host_drawn: u64,
     pub taps: u64,
     pub host_taps: u64,
     /// `[rows][hidden]`, the residual stream.
@@ -98,7 +98,6 @@ impl Pass<'_> {
         // SAFETY: as above.
         unsafe {
             self.kernels.sample(self.stream, draws, sample, self.plan.overlap)?;
-            self.stream.download(places.host_drawn as *mut _, places.drawn, size_of::<Drawn>())?;
             if self.plan.looks {
                 self.stream.download(places.host_taps as *mut _, places.taps, 4 * MOST_TAPS * hidden)?;
             }

@@ -149,12 +149,25 @@ pub struct Stream {
 unsafe impl Send for Stream {}
 
 impl Stream {
+    /// One whose work can wait for others'.
     pub fn new(context: &Arc<Context>) -> Outcome<Self> {
+        Self::of_priority(context, false)
+    }
+
+    /// One whose thread blocks come first where others' wait beside them.
+    pub fn urgent(context: &Arc<Context>) -> Outcome<Self> {
+        Self::of_priority(context, true)
+    }
+
+    fn of_priority(context: &Arc<Context>, urgent: bool) -> Outcome<Self> {
         context.enter()?;
+        let (mut least, mut greatest) = (0, 0);
+        // SAFETY: the driver writes two numbers.
+        unsafe { call!(cuCtxGetStreamPriorityRange(&mut least, &mut greatest)) }?;
         let mut stream = ptr::null_mut();
         // 1: it does not wait for the default stream, nor that one for it.
         // SAFETY: the driver writes one handle; destroyed when this is dropped.
-        unsafe { call!(cuStreamCreate(&mut stream, 1)) }?;
+        unsafe { call!(cuStreamCreateWithPriority(&mut stream, 1, if urgent { greatest } else { least })) }?;
         Ok(Self { context: context.clone(), stream })
     }
 

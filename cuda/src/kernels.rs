@@ -26,7 +26,9 @@ const fn concat_bytes(text: &'static [u8]) -> &'static [u8] {
 
 /// As kernels/linear.h has it.
 const LINEAR_WARPS: u32 = 16;
-const OUTPUTS: u32 = 2;
+fn outputs_of(rows: u32) -> u32 {
+    if rows <= 2 { 2 } else { 4 }
+}
 /// Most inputs of a layer with a norm.
 pub const MOST_NORMED: u32 = 2048;
 /// Positions that a thread block attends to.
@@ -114,7 +116,7 @@ impl Kernels {
         let most = STAGE / 4 / rows / 1024 * 1024;
         let chunk = inputs.min(most);
         let split = split_of(inputs, outputs, self.multiprocessors);
-        let each = LINEAR_WARPS / SPLITS[split] * OUTPUTS;
+        let each = LINEAR_WARPS / SPLITS[split] * outputs_of(rows);
         let argument = Linear { chunk: chunk as i32, ..argument };
         let launch = Launch {
             grid: [outputs.div_ceil(each), 1, 1],
@@ -187,10 +189,11 @@ impl Kernels {
 /// The activation's number in the kernels is the engine's; checked where a model is opened.
 pub const ACTIVATIONS: u32 = 4;
 
-/// Which of [`SPLITS`] warps share an output: as few as give every processor of the card two thread blocks, which was faster
-/// than one on an H100 for large, and as fast for small.
+/// Which of [`SPLITS`] warps share an output: as few as give every processor of the card a thread block of a step of two rows. More
+/// thread blocks than that stage their inputs over and over, or wait for others to end. It does not depend on the rows, since
+/// sums are added in an order that does depend on it.
 fn split_of(inputs: u32, outputs: u32, multiprocessors: u32) -> usize {
-    let enough = |split: u32| outputs.div_ceil(LINEAR_WARPS / split * OUTPUTS) * 10 >= multiprocessors * 18;
+    let enough = |split: u32| outputs.div_ceil(LINEAR_WARPS / split * outputs_of(2)) >= multiprocessors;
     let wide = |split: u32| inputs >= split * 256;
     let mut place = 0;
     while place + 1 < SPLITS.len() && !enough(SPLITS[place]) && wide(SPLITS[place + 1]) {
@@ -213,9 +216,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_processor_gets_two_thread_blocks_where_a_layer_is_wide_enough() {
+    fn every_processor_gets_a_thread_block_where_a_layer_is_wide_enough() {
         // large on an H100: query, key and value; an output projection; the second feed-forward layer.
-        assert_eq!(split_of(2048, 6144, 132), 1);
+        assert_eq!(split_of(2048, 6144, 132), 0);
         assert_eq!(split_of(2048, 2048, 132), 2);
         assert_eq!(split_of(2048, 8192, 132), 0);
         assert_eq!(split_of(8192, 2048, 132), 2);

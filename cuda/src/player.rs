@@ -57,7 +57,6 @@ impl Player {
         let mut floats = |count: usize| arena.place(4 * count);
         let offsets = [
             floats(size_of::<Step>() / 4),
-            floats(size_of::<Drawn>() / 4),
             floats(MOST_TAPS * hidden),
             floats(MOST_ROWS * hidden),
             floats(MOST_ROWS * hidden),
@@ -70,17 +69,17 @@ impl Player {
         ];
         let caches = arena.place(2 * settings.caches as usize * blocks * 2 * hidden * capacity);
         let memory = Buffer::new(&model.context, arena.bytes())?;
-        let stream = Stream::new(&model.context)?;
+        // A step is what everything waits for; the codec fills the gaps that it leaves.
+        let stream = Stream::urgent(&model.context)?;
         let step = Pinned::new(&model.context, Step::default())?;
         let drawn = Pinned::new(&model.context, Drawn::default())?;
         let taps = Pinned::new(&model.context, [0.0; MOST_TAPS * MOST_HIDDEN])?;
-        let [on_card, drawn_at, taps_at, residual, projected, attended, fed, scores, partial, tickets, injections] =
+        let [on_card, taps_at, residual, projected, attended, fed, scores, partial, tickets, injections] =
             offsets.map(|offset| memory.address() + offset as u64);
         let places = Places {
             step: on_card,
             host_step: step.pointer() as u64,
-            drawn: drawn_at,
-            host_drawn: drawn.pointer() as u64,
+            drawn: drawn.pointer() as u64,
             taps: taps_at,
             host_taps: taps.pointer() as u64,
             hidden: residual,

@@ -105,11 +105,19 @@ pub struct Tap {
     pub row: usize,
 }
 
+/// A vector for each block, `[blocks * hidden]`.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    pub values: Vec<f32>,
+    /// Another one whenever the values are others, 0 while they are all 0: lanes move seldom, compared with frames.
+    pub version: u64,
+}
+
 /// One pass over the weights. Draw i takes its codes from rows 2 i and 2 i + 1.
 pub struct Step<'a> {
     pub rows: &'a [StepRow<'a>],
-    /// Injected tables `[blocks * hidden]`.
-    pub tables: &'a [Vec<f32>],
+    /// What rows may inject.
+    pub tables: &'a [&'a Table],
     pub draws: &'a [Draw],
     pub taps: &'a [Tap],
 }

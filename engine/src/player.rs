@@ -21,6 +21,7 @@ use crate::model::Model;
 use crate::piece::{Piece, Sink, on_processor};
 use crate::pool::Pool;
 use crate::steering::doses::Doses;
+use crate::steering::injection::Injection;
 use crate::steering::table::Steering;
 use crate::text::Prompt;
 use roll::{REBUILD_POSITIONS, Roll};
@@ -75,7 +76,7 @@ pub struct Player {
     /// Positions of the next window that are already computed.
     rebuilt: u32,
     /// Injection vectors: current, ending, rebuilt positions.
-    injections: [Vec<f32>; SLOTS],
+    injections: [Injection; SLOTS],
     work: StepWork,
 }
 
@@ -131,7 +132,7 @@ impl Player {
             roll: Roll::new(window),
             base: 0,
             rebuilt: 0,
-            injections: std::array::from_fn(|_| vec![0.0; width]),
+            injections: std::array::from_fn(|_| Injection::new(width)),
             work: StepWork::default(),
             ending_prompt: None,
             prompt,
@@ -187,6 +188,7 @@ impl Player {
     /// rebuilt get the doses that they first had, of these tables.
     pub fn set_steering(&mut self, steering: Steering) {
         self.steering = steering;
+        self.injections.iter_mut().for_each(Injection::forget);
         self.backend.steering_changed();
     }
 
@@ -373,7 +375,8 @@ impl Player {
         // Detectors learned from the unconditional row, which is the current piece's second.
         let taps: ArrayVec<Tap, MOST_TAPS> =
             probes.iter().flatten().map(|probe| Tap { block: probe.block, row: 1 }).collect();
-        let step = Step { rows: &rows, tables: &self.injections, draws: &draws, taps: &taps };
+        let tables = self.injections.each_ref().map(Injection::table);
+        let step = Step { rows: &rows, tables: &tables, draws: &draws, taps: &taps };
         let stepped = self.backend.step(&step);
         let rebuilt = rebuilding.as_ref().map_or(0, ExactSizeIterator::len);
         self.work = StepWork { rows: rows.len(), rebuilt, switched };
@@ -386,7 +389,7 @@ impl Player {
         if let Some(current) = current {
             // What the unconditional row, which is looked at, was given.
             let given = steered[0] && !self.steering.conditional_only();
-            let injected = if given { self.injections[0].as_slice() } else { &[] };
+            let injected = if given { self.injections[0].table().values.as_slice() } else { &[] };
             let mut tap = 0;
             for ((_, guard), probe) in self.pieces[current].guards().into_iter().zip(probes) {
                 let Some(probe) = probe else { continue };
@@ -429,15 +432,15 @@ impl Player {
         for (slot, piece) in [(0, current), (1, ending)] {
             if let Some(piece) = piece {
                 let piece = &self.pieces[piece];
-                steered[slot] = steering.write(piece.doses(piece.taken()), piece.taken(), &mut self.injections[slot]);
+                steered[slot] = self.injections[slot].write(steering, piece.doses(piece.taken()), piece.taken());
             }
         }
         if let (Some(current), Some(range)) = (current, rebuilding) {
             let start = self.roll.next_base(self.base);
             for (index, position) in range.enumerate() {
                 // Each position keeps the steering that it first had.
-                let (step, out) = (start + position, &mut self.injections[2 + index]);
-                steered[2 + index] = steering.write(self.pieces[current].doses(step), step, out);
+                let step = start + position;
+                steered[2 + index] = self.injections[2 + index].write(steering, self.pieces[current].doses(step), step);
             }
         }
         steered

@@ -6,6 +6,7 @@ pub mod directions;
 pub mod doses;
 pub mod envelope;
 pub mod guard;
+pub mod injection;
 pub mod push;
 pub mod schedule;
 pub mod table;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tiller_engine::backend::candle::{CandleBackend, CandleModel, Numbers, processor};
 use tiller_engine::backend::cpu::CpuBackend;
 use tiller_engine::backend::gpu::Gpu;
-use tiller_engine::backend::{Backend, BackendError, Draw, Step, StepRow, Tap};
+use tiller_engine::backend::{Backend, BackendError, Draw, Step, StepRow, Table, Tap};
 use tiller_engine::decoder::MAX_CODEBOOKS;
 use tiller_engine::decoder::sampling::Sampling;
 use tiller_engine::handle::ModelSource;
@@ -249,7 +249,9 @@ fn numbers_that_are_not_finite_are_told() {
     for numbers in [Numbers::F32, Numbers::F16] {
         let rig = Rig::load(&fixture("decoder-stereo"), numbers);
         let mut backend = rig.candle(8);
-        let tables = [vec![f32::NAN; rig.model.decoder().blocks() * rig.model.decoder().hidden()]];
+        let values = vec![f32::NAN; rig.model.decoder().blocks() * rig.model.decoder().hidden()];
+        let nan = Table { values, version: 1 };
+        let tables = [&nan];
         let codes: [u32; MAX_CODEBOOKS] = columns(&rig.model, 1, 1)[0];
         let row = |cache, prompt| StepRow { cache, position: 0, codes, prompt, injection: Some(0), pushes: &[] };
         let draws = [Draw { sampling: Sampling::PUBLISHED, seed: 0, frame: 0 }];

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tiller_engine::backend::{Backend, CodecStream, Draw, Step, StepRow, Tap};
+use tiller_engine::backend::{Backend, CodecStream, Draw, Step, StepRow, Table, Tap};
 use tiller_engine::codec::CodecDecoder;
 use tiller_engine::control::ControlFrame;
 use tiller_engine::decoder::MAX_CODEBOOKS;
@@ -102,7 +102,9 @@ pub fn compare(
     other: &mut dyn Backend,
     positions: usize,
 ) -> Outcome<Compared> {
-    let tables = [vec![0.0; model.decoder().blocks() * model.decoder().hidden()], table(model)];
+    let nothing = Table { values: vec![0.0; model.decoder().blocks() * model.decoder().hidden()], version: 0 };
+    let something = Table { values: table(model), version: 1 };
+    let tables = [&nothing, &something];
     let mut doses = Doses::NONE;
     doses.push(Dose { lane: Lane::Note, class: 4, amount: 1.0 });
     doses.push(Dose { lane: Lane::Chord, class: 2, amount: -0.7 });
@@ -173,7 +175,8 @@ pub fn compare(
 /// # Errors
 /// Other bits, or the backend gives up.
 pub fn company(model: &Model, prompt: &Arc<Prompt>, backend: &mut dyn Backend, positions: usize) -> Outcome<()> {
-    let tables = [table(model)];
+    let something = Table { values: table(model), version: 1 };
+    let tables = [&something];
     let (own, strangers) = (columns(model, positions, 1), columns(model, positions, 2));
     let mut alone = Vec::new();
     for (position, column) in own.iter().enumerate() {

@@ -57,7 +57,7 @@ impl Backend for CpuBackend {
                 position: row.position,
                 codes: row.codes,
                 text: row.prompt.map(|prompt| &prompt.cross),
-                injection: row.injection.map(|table| step.tables[table].as_slice()),
+                injection: row.injection.map(|table| step.tables[table].values.as_slice()),
                 pushes: row.pushes,
                 logits: index < 2 * step.draws.len(),
             })

@@ -256,6 +256,12 @@ impl Steering {
         pushes
     }
 
+    /// Whether what these doses add is the same in every step.
+    pub fn is_steady(&self, doses: &Doses) -> bool {
+        let table = |dose: &Dose| self.tables[dose.lane.index()].as_ref();
+        doses.as_slice().iter().filter_map(table).all(|table| table.gate >= 1.0)
+    }
+
     /// Writes what `doses` add in step `step` of a piece, `[blocks * hidden]`. In every block the sum is no longer than the longest single full dose
     /// among them: stacked lanes share one budget, or each would push the others out. `false` when they add nothing: the
     /// caller then injects nothing at all, so that strength 0 is bit-equal to the unsteered model.

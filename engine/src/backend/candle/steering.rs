@@ -21,8 +21,8 @@ pub(super) struct Steering {
     hidden: usize,
     /// Nothing, for rows that have no table.
     nothing: Tensor,
-    /// What the step's tables held the last time that they were used.
-    injected: Vec<Option<Kept>>,
+    /// The step's tables as they were the last time that they were used, by their versions.
+    injected: Vec<Option<(u64, Tensor)>>,
     /// Directions of pushes, the one used last at the end. They are told apart by what they hold: a place in memory may have
     /// come to hold another's.
     held: Vec<Kept>,
@@ -63,9 +63,8 @@ impl Steering {
         self.injected.resize_with(self.injected.len().max(step.tables.len()), || None);
         for (slot, table) in step.tables.iter().enumerate() {
             let used = step.rows.iter().any(|row| row.injection == Some(slot));
-            // Lanes move seldom, compared with frames.
-            if used && self.injected[slot].as_ref().is_none_or(|(known, _)| known != table) {
-                self.injected[slot] = Some(self.put(table)?);
+            if used && self.injected[slot].as_ref().is_none_or(|(known, _)| *known != table.version) {
+                self.injected[slot] = Some((table.version, self.put(&table.values)?.1));
             }
         }
         let kept = |row| Some(&self.injected.get(slot_of(row)?)?.as_ref()?.1);

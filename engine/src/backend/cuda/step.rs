@@ -32,8 +32,8 @@ pub struct CudaBackend {
     prompts: Vec<(Arc<Prompt>, u32)>,
     /// Tables on the card by where they lie here: a model's steering stays where it is.
     held: Vec<(*const f32, u32)>,
-    /// What the slots of injections hold.
-    injected: [Vec<f32>; SLOTS],
+    /// Which tables the slots of injections hold; at first they hold zeros.
+    injected: [u64; SLOTS],
     step: Box<abi::Step>,
     drawn: Drawn,
     taps: [Vec<f32>; MOST_TAPS],
@@ -62,7 +62,7 @@ impl CudaBackend {
             player,
             prompts: Vec::with_capacity(MOST_PROMPTS + 1),
             held: Vec::new(),
-            injected: std::array::from_fn(|_| vec![0.0; model.shape.blocks as usize * hidden]),
+            injected: [0; SLOTS],
             step: Box::default(),
             drawn: Drawn::default(),
             taps: std::array::from_fn(|_| vec![0.0; hidden]),
@@ -115,10 +115,9 @@ impl Backend for CudaBackend {
     fn step(&mut self, step: &Step<'_>) -> Result<(), BackendError> {
         for (slot, table) in step.tables.iter().enumerate() {
             let used = step.rows.iter().any(|row| row.injection == Some(slot));
-            // Lanes move seldom, compared with frames.
-            if used && self.injected[slot] != *table {
-                self.player.inject(slot as u32, table)?;
-                self.injected[slot].copy_from_slice(table);
+            if used && self.injected[slot] != table.version {
+                self.player.inject(slot as u32, &table.values)?;
+                self.injected[slot] = table.version;
             }
         }
         self.step.rows = step.rows.len() as u32;
