@@ -105,10 +105,12 @@ for stage in "${@:-all}"; do
         start engine-small $(engine small 2400 1200 24)
         start bench-medium $(bench medium) --peer eager --steps 200 --variants
         start bench-large $(bench large) --peer eager --steps 150 --variants
-        start bench-small $(bench small) --steps 300 --variants
+        start bench-small $(bench small) --peer eager --steps 300 --variants
         # A capture that fails may leave torch in disorder: it has a process of its own.
+        start captured-small $(bench small) --peer captured --kv 500 --peers-only
         start captured-medium $(bench medium) --peer captured --kv 500 --peers-only
         start captured-large $(bench large) --peer captured --kv 500 --peers-only
+        start compiled-small $(bench small) --peer compiled --kv 500 --peers-only
         start compiled-medium $(bench medium) --peer compiled --kv 500 --peers-only
         start compiled-large $(bench large) --peer compiled --kv 500 --peers-only
         while [ "$(since)" -lt "$ready" ]; do
@@ -122,7 +124,7 @@ for stage in "${@:-all}"; do
         echo "the first part has its turn after $(since) s"
         # What matters most first, and what is ready before what is not.
         order="engine-small bench-small engine-medium bench-medium engine-large bench-large"
-        order="$order captured-medium captured-large compiled-medium compiled-large"
+        order="$order captured-small captured-medium captured-large compiled-small compiled-medium compiled-large"
         while [ -n "${order// /}" ] && [ "$(left)" -gt 0 ]; do
             next=
             for name in $order; do

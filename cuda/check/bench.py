@@ -23,7 +23,7 @@ FRAME = 0.02
 TOKENS = 16
 WARM_UP = 20
 # Overlap, prefetch, early weights.
-VARIANTS = [(1, 32 << 10, 0), (1, 0, 1), (0, 32 << 10, 0)]
+VARIANTS = [(1, 0, 0), (1, 32 << 10, 1), (0, 0, 0)]
 
 
 def parse():
@@ -39,7 +39,7 @@ def parse():
     parser.add_argument("--peers-only", action="store_true", help="the library is not measured, only its peers")
     parser.add_argument("--gate", help="a file to wait for once everything is prepared; one that ends in .ready says so")
     parser.add_argument("--overlap", type=int, default=1)
-    parser.add_argument("--prefetch", type=int, default=32 << 10)
+    parser.add_argument("--prefetch", type=int, default=0)
     parser.add_argument("--early", type=int, default=1)
     return parser.parse_args()
 

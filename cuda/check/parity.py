@@ -25,7 +25,7 @@ def parse():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--positions", type=int, default=300)
     parser.add_argument("--overlap", type=int, default=1)
-    parser.add_argument("--prefetch", type=int, default=32 << 10)
+    parser.add_argument("--prefetch", type=int, default=0)
     parser.add_argument("--early", type=int, default=1)
     return parser.parse_args()
 
