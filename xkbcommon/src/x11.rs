@@ -15,12 +15,8 @@ type StateNew = unsafe extern "C" fn(*mut xkb_keymap, *mut xcb_connection_t, i32
 /// Functions of libxkbcommon-x11.
 pub struct XkbCommonX11 {
     pub xkb_x11_get_core_keyboard_device_id: unsafe extern "C" fn(*mut xcb_connection_t) -> i32,
-    pub xkb_x11_keymap_new_from_device: unsafe extern "C" fn(
-        *mut xkb_context,
-        *mut xcb_connection_t,
-        i32,
-        xkb_keymap_compile_flags,
-    ) -> *mut xkb_keymap,
+    pub xkb_x11_keymap_new_from_device:
+        unsafe extern "C" fn(*mut xkb_context, *mut xcb_connection_t, i32, xkb_keymap_compile_flags) -> *mut xkb_keymap,
     /// Takes the caller's reference to the keymap over.
     pub xkb_x11_state_new_from_device: StateNew,
     state_new: StateNew,
