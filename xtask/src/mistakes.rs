@@ -139,12 +139,28 @@ fn copy_sources(root: &Path, copy: &Path) -> Outcome<()> {
         copy_folder(&root.join(folder), &target)?;
     }
     let manifest = read(&root.join("Cargo.toml"))?;
-    let members = r#"members = ["engine", "plugin", "tests", "xtask"]"#;
-    if !manifest.contains(members) {
-        return Err(format!("Cargo.toml no longer has `{members}`"));
-    }
-    write(&copy.join("Cargo.toml"), &manifest.replace(members, r#"members = ["engine"]"#))?;
+    write(&copy.join("Cargo.toml"), &engine_alone(&manifest)?)?;
     write(&copy.join("Cargo.lock"), &read(&root.join("Cargo.lock"))?)
+}
+
+/// The workspace's manifest with one member, and without the patches of what it does not need.
+fn engine_alone(manifest: &str) -> Outcome<String> {
+    let (mut kept, mut table, mut members) = (String::new(), "", 0);
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            table = line;
+        }
+        let line = if table == "[workspace]" && line.starts_with("members = ") {
+            members += 1;
+            r#"members = ["engine"]"#
+        } else {
+            line
+        };
+        if table != "[patch.crates-io]" {
+            kept.extend([line, "\n"]);
+        }
+    }
+    if members == 1 { Ok(kept) } else { Err("Cargo.toml no longer has one line of members".to_owned()) }
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Outcome<()> {
