@@ -34,6 +34,24 @@ impl PitchClass {
     }
 }
 
+impl std::str::FromStr for PitchClass {
+    type Err = String;
+
+    /// A letter, with `#` or `b`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let none = || format!("`{text}` is none of {}", Self::NAMES.join(", "));
+        let (letter, sign) = text.split_at_checked(1).ok_or_else(none)?;
+        let natural = Self::NAMES.iter().position(|name| name.eq_ignore_ascii_case(letter)).ok_or_else(none)?;
+        let class = match sign {
+            "" => natural,
+            "#" => natural + 1,
+            "b" => natural + 11,
+            _ => return Err(none()),
+        };
+        Ok(Self((class % 12) as u8))
+    }
+}
+
 /// Quality of a triad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quality {

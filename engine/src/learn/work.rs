@@ -11,6 +11,7 @@ use super::chords::ChordParts;
 use super::family::{self, Learned, Request, TraitRequest};
 use super::listener::Listener;
 use super::states::StateFolder;
+use super::joining::{beside, join, obstacle};
 use super::watch::{Stage, Stopped, Watch};
 use super::workers::Workers;
 use super::{LearnError, orders};
@@ -19,6 +20,8 @@ use crate::dataset::concepts::{Clips, Concept};
 use crate::error::EngineError;
 use crate::handle::{self, ModelSource};
 use crate::model::{Model, directions_file};
+use crate::steering::class_set::ClassSet;
+use crate::steering::directions::Directions;
 use crate::steering::trait_files;
 
 pub use super::library::{Known, LibraryError, Place, export, import, known, remove};
@@ -81,6 +84,9 @@ pub struct Order {
     pub source: ModelSource,
     /// In this order.
     pub concepts: Vec<Concept>,
+    /// Of the notes, these. Some of them take less time, and join the user's own of before; chords take all twelve for
+    /// themselves whatever is here.
+    pub notes: ClassSet,
     /// How much time is spent.
     pub effort: Effort,
     /// What the music to learn from is rendered with.
@@ -218,8 +224,11 @@ fn learn(work: &Work, order: &Order, states: &StateFolder) -> Result<String, End
             };
             work.hear(&stage, Unit::Items, done as u64, all as u64);
         };
+        let path = folder.join(directions_file(concept.name()));
+        let only = (concept == Concept::Notes && order.notes != ClassSet::NOTES).then_some(order.notes);
         let request = Request {
             concept,
+            only,
             tones: &order.tones,
             clips: Clips::Music,
             instruments: order.effort.instruments(),
@@ -231,13 +240,29 @@ fn learn(work: &Work, order: &Order, states: &StateFolder) -> Result<String, End
         };
         let check = || check(work);
         let watch = Watch::hearing(&hear).checked_by(&check);
+        if only.is_some() {
+            joined(&path, &family::outline(&listener, &request))?;
+        }
         let learned = workers.run(|| family::learn(&listener, &request, watch)).map_err(ended)?;
-        learned.directions.write(&folder.join(directions_file(concept.name())))?;
+        match joined(&path, &learned.directions)? {
+            Some(both) => both.write(&path)?,
+            None => learned.directions.write(&path)?,
+        }
         // Each as soon as it is there: the others may take hours.
         handle::refresh_all();
-        said.push(words(concept.name(), &learned, "instruments"));
+        let name = only.map_or_else(|| concept.name().to_owned(), |notes| format!("{} {}", concept.name(), notes.notes()));
+        said.push(words(&name, &learned, "instruments"));
     }
     Ok(said.join("; "))
+}
+
+/// The notes with those that the user has already and that are not learned now.
+fn joined(path: &Path, new: &Directions) -> Result<Option<Directions>, Ended> {
+    let Some(old) = beside(path, &new.checkpoint_hash, &new.classes) else { return Ok(None) };
+    match obstacle(&old, new) {
+        Some(why) => Err(Ended::Failed(format!("{}: {why}", path.display()))),
+        None => Ok(Some(join(&old, new))),
+    }
 }
 
 fn learn_trait(work: &Work, name: &str, order: &TraitOrder, states: &StateFolder) -> Result<String, Ended> {
