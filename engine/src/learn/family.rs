@@ -96,7 +96,8 @@ pub fn learn(listener: &Listener, request: &Request, watch: Watch) -> Result<Lea
     let (states, split) = match &some {
         None => {
             let size = (clips.len(), ConceptClip::SAMPLES);
-            let states = request.states.listen(listener, &key, size, watch, |clip| Ok(clips[clip].render(&renderer)?))?;
+            let states =
+                request.states.listen(listener, &key, size, watch, |clip| Ok(clips[clip].render(&renderer)?))?;
             let label = |(clip, heard): (&ConceptClip, &Option<_>)| heard.as_ref().map(|_| Label::from(clip));
             let split = Split::new(clips.iter().zip(&states.heard).map(label).collect());
             (states, split)

@@ -98,7 +98,8 @@ fn provenance(old: &Directions, new: &Directions, classes: &[(&Directions, usize
     };
     for part in &mut parts {
         let left: Vec<Value> = part["classes"].as_array().into_iter().flatten().cloned().collect();
-        part["classes"] = left.into_iter().filter(|name| name.as_str().is_some_and(|name| stay.contains(&name))).collect();
+        part["classes"] =
+            left.into_iter().filter(|name| name.as_str().is_some_and(|name| stay.contains(&name))).collect();
     }
     parts.retain(|part| part["classes"].as_array().is_some_and(|left| !left.is_empty()));
     parts.push(json!({ "classes": come, "provenance": now.clone() }));
@@ -157,10 +158,10 @@ mod tests {
         assert_eq!(classes(&provenance), [json!(["C#"]), json!(["D", "A"])]);
         // A third time: no part is within a part, and one of which nothing is left goes.
         let third = join(&both, &notes(&["C#", "E"], 3.0));
-        assert_eq!((&third.classes[..], classes(&read(&third))), (&["C#", "D", "E", "A"].map(str::to_owned)[..], vec![
-            json!(["D", "A"]),
-            json!(["C#", "E"])
-        ]));
+        assert_eq!(
+            (&third.classes[..], classes(&read(&third))),
+            (&["C#", "D", "E", "A"].map(str::to_owned)[..], vec![json!(["D", "A"]), json!(["C#", "E"])])
+        );
     }
 
     #[test]
@@ -168,7 +169,10 @@ mod tests {
         let (old, new) = (notes(&["A", "C#"], 1.0), notes(&["A"], 2.0));
         let held = Directions { manner: Manner::Hold, full_dose: 2.0, ..new };
         let why = obstacle(&old, &held).expect("another manner");
-        assert!(why.contains("(C#)") && why.contains("manner, full dose") && why.contains("learn all at once"), "{why}");
+        assert!(
+            why.contains("(C#)") && why.contains("manner, full dose") && why.contains("learn all at once"),
+            "{why}"
+        );
     }
 
     #[test]

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::work::{Effort, Order};
+use crate::control::PitchClass;
 use crate::dataset::concepts::Concept;
 use crate::dataset::render::Tones;
-use crate::control::PitchClass;
 use crate::handle::ModelSource;
 use crate::steering::class_set::ClassSet;
 use crate::user_folders;
@@ -75,7 +75,12 @@ pub fn remember(order: &Order) -> Result<(), (PathBuf, std::io::Error)> {
         },
         concepts: order.concepts.iter().map(|concept| concept.name().to_owned()).collect(),
         notes: (order.notes != ClassSet::NOTES).then(|| {
-            order.notes.iter().filter_map(|class| PitchClass::new(class as u8)).map(|note| note.name().to_owned()).collect()
+            order
+                .notes
+                .iter()
+                .filter_map(|class| PitchClass::new(class as u8))
+                .map(|note| note.name().to_owned())
+                .collect()
         }),
         effort: order.effort,
         soundfont: match &order.tones {
@@ -137,7 +142,9 @@ mod tests {
     fn orders_of_before_notes_could_be_chosen_are_for_all() {
         let path = std::env::temp_dir().join(format!("tiller-order-{}.json", std::process::id()));
         let with = |notes: &str| {
-            let text = format!(r#"{{"checkpoint": null, "concepts": ["notes"], {notes}"effort": "quick", "soundfont": null}}"#);
+            let text = format!(
+                r#"{{"checkpoint": null, "concepts": ["notes"], {notes}"effort": "quick", "soundfont": null}}"#
+            );
             std::fs::write(&path, text).expect("written");
             read(&path).map(|order| order.notes)
         };

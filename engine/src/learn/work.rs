@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::axes::Method;
+use super::axes::{self, Method};
 use super::chords::ChordParts;
 use super::family::{self, Learned, Request, TraitRequest};
+use super::joining::{beside, join, obstacle};
 use super::listener::Listener;
 use super::states::StateFolder;
-use super::joining::{beside, join, obstacle};
 use super::watch::{Stage, Stopped, Watch};
 use super::workers::Workers;
 use super::{LearnError, orders};
@@ -91,6 +91,14 @@ pub struct Order {
     pub effort: Effort,
     /// What the music to learn from is rendered with.
     pub tones: Tones,
+}
+
+/// How much of what all notes take is heard for some of them, 0 to 1: these, and what each of them is compared with, which is
+/// drawn for each of them.
+pub fn share_of_listening(notes: ClassSet) -> f32 {
+    let (all, own) = (ClassSet::NOTES.len() as f32, notes.len() as f32);
+    let not_drawn = (1.0 - axes::REST as f32 / (all - 1.0)).powf(own);
+    ((own + (all - own) * (1.0 - not_drawn)) / all).min(1.0)
 }
 
 /// A trait to learn from the musician's own recordings.
@@ -250,7 +258,8 @@ fn learn(work: &Work, order: &Order, states: &StateFolder) -> Result<String, End
         }
         // Each as soon as it is there: the others may take hours.
         handle::refresh_all();
-        let name = only.map_or_else(|| concept.name().to_owned(), |notes| format!("{} {}", concept.name(), notes.notes()));
+        let name =
+            only.map_or_else(|| concept.name().to_owned(), |notes| format!("{} {}", concept.name(), notes.notes()));
         said.push(words(&name, &learned, "instruments"));
     }
     Ok(said.join("; "))

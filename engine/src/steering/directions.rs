@@ -304,7 +304,9 @@ impl Directions {
         };
         let (blocks, hidden) = (self.blocks, self.hidden);
         Self {
-            classes: (0..classes).map(|class| place(class).map(|own| self.classes[own].clone()).unwrap_or_default()).collect(),
+            classes: (0..classes)
+                .map(|class| place(class).map(|own| self.classes[own].clone()).unwrap_or_default())
+                .collect(),
             vectors: spread(&self.vectors, blocks * hidden),
             scores: spread(&self.scores, blocks),
             detectors: spread(&self.detectors, 2 * blocks),
