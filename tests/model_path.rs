@@ -302,9 +302,6 @@ fn path_with_a_hub() {
     // Learning begins, is stopped, is offered again, goes on and is cancelled.
     desk.press("Steering");
     assert!(desk.has("not learned yet"), "{}", desk.text());
-    for name in ["all", "C", "D", "A", "B", "Learn"] {
-        println!("RECT {name} {:?}", desk.harness.get_by_role_and_label(Role::Button, name).rect());
-    }
     desk.press("D");
     desk.press("F#");
     desk.press("F#");

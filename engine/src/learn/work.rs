@@ -249,11 +249,11 @@ fn learn(work: &Work, order: &Order, states: &StateFolder) -> Result<String, End
         let check = || check(work);
         let watch = Watch::hearing(&hear).checked_by(&check);
         if only.is_some() {
-            joined(&path, &family::outline(&listener, &request))?;
+            to_join(&path, &family::outline(&listener, &request))?;
         }
         let learned = workers.run(|| family::learn(&listener, &request, watch)).map_err(ended)?;
-        match joined(&path, &learned.directions)? {
-            Some(both) => both.write(&path)?,
+        match to_join(&path, &learned.directions)? {
+            Some(old) => join(&old, &learned.directions).write(&path)?,
             None => learned.directions.write(&path)?,
         }
         // Each as soon as it is there: the others may take hours.
@@ -265,12 +265,12 @@ fn learn(work: &Work, order: &Order, states: &StateFolder) -> Result<String, End
     Ok(said.join("; "))
 }
 
-/// The notes with those that the user has already and that are not learned now.
-fn joined(path: &Path, new: &Directions) -> Result<Option<Directions>, Ended> {
+/// What the user has already of the concept that is not learned now.
+fn to_join(path: &Path, new: &Directions) -> Result<Option<Directions>, Ended> {
     let Some(old) = beside(path, &new.checkpoint_hash, &new.classes) else { return Ok(None) };
     match obstacle(&old, new) {
         Some(why) => Err(Ended::Failed(format!("{}: {why}", path.display()))),
-        None => Ok(Some(join(&old, new))),
+        None => Ok(Some(old)),
     }
 }
 
