@@ -66,7 +66,10 @@ impl Side {
                     if files.is_empty() {
                         let text = "WAV or FLAC; three files or more say it better than one. Copy files in the file manager and \
                                     paste them below, or browse and click one after the other.";
-                        ui.label(RichText::new(text).size(theme::SMALL).color(theme::QUIET));
+                        // Columns would stretch its lines.
+                        ui.with_layout(Layout::top_down(Align::LEFT), |ui| {
+                            ui.label(RichText::new(text).size(theme::SMALL).color(theme::QUIET));
+                        });
                     }
                 });
             });
