@@ -231,6 +231,10 @@ fn show((path, learned): &(PathBuf, Learned)) {
         let chance = 100.0 / directions.classes.len() as f32;
         println!("  named right by block on other instruments, in % (chance {chance:.0}): {}", percent(accuracy));
     }
+    // Of some notes, or a trait, there is nothing to name: only to say whether it is there.
+    if let (None, Some(told)) = (&learned.accuracy, learned.told) {
+        println!("  {told} on what nothing was fitted to");
+    }
     let blocks = directions.blocks;
     let mean = |block: usize| learned.test.iter().map(|own| own[block]).sum::<f32>() / learned.test.len() as f32;
     let means: Vec<f32> = (0..blocks).map(mean).collect();
