@@ -18,6 +18,7 @@ use tiller_engine::model::{Model, NOTES_FILE};
 use tiller_engine::render::{Move, render};
 use tiller_engine::sound_file::Sound;
 use tiller_engine::status::State;
+use tiller_engine::steering::class_set::ClassSet;
 use tiller_engine::steering::directions::Directions;
 use tiller_engine::steering::trait_files::{file_name, user_folder};
 
@@ -97,9 +98,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// A second steered to a note, by whatever the handle has.
+/// A second steered to E, by whatever the handle has.
 fn steered(handle: &Handle) -> Vec<f32> {
-    let lanes = Lanes { note: PitchClass::new(4), note_strength: 1.0, strength: 1.0, ..Lanes::OFF };
+    steered_to(handle, 4)
+}
+
+fn steered_to(handle: &Handle, note: u8) -> Vec<f32> {
+    let lanes = Lanes { note: PitchClass::new(note), note_strength: 1.0, strength: 1.0, ..Lanes::OFF };
     let mut control = ControlFrame::new(1, 0);
     (control.prompt, control.directions) = (handle.prompt_generation(), handle.directions_generation());
     (control.lanes, control.seed) = (lanes, 3);
@@ -119,8 +124,13 @@ fn notes_are_learned_beside_playing() {
     assert_eq!(handle.wait_settled(Duration::from_secs(60)), State::Ready);
     let hash = handle.status().hash;
     let before = steered(&handle);
-    let order =
-        Order { source: source.clone(), concepts: vec![Concept::Notes], effort: Effort::Taste, tones: Tones::BuiltIn };
+    let order = Order {
+        source: source.clone(),
+        concepts: vec![Concept::Notes],
+        notes: ClassSet::NOTES,
+        effort: Effort::Taste,
+        tones: Tones::BuiltIn,
+    };
 
     // It waits while it is paused, and ends with its last holder, as when a host unloads the plugin.
     let background = shared();
@@ -165,7 +175,7 @@ fn notes_are_learned_beside_playing() {
     assert!(own.starts_with(&home) && own.is_file());
     let with_own = steered(&handle);
     assert_ne!(with_own, before);
-    assert_eq!((steered(&handle), handle.status().lanes), (with_own.clone(), [true; 3]));
+    assert_eq!((steered(&handle), handle.status().targets.map(ClassSet::len)), (with_own.clone(), [12, 48, 1]));
     let known = handle.known_directions();
     let notes: Vec<_> = known.iter().filter(|known| known.name == "notes").collect();
     assert_eq!(
@@ -212,6 +222,89 @@ fn notes_are_learned_beside_playing() {
         assert_eq!((unfinished().is_empty(), kept().is_empty()), (cancelled, cancelled));
         discard(&source);
         assert_eq!((unfinished(), kept()), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn some_notes_are_learned_and_join_those_of_before() {
+    if in_own_home("some_notes_are_learned_and_join_those_of_before") {
+        return;
+    }
+    let source = ModelSource::Embedded;
+    let name = Model::name_of(&source);
+    let handle = Handle::new();
+    handle.start().expect("threads");
+    assert_eq!(handle.wait_settled(Duration::from_secs(60)), State::Ready);
+    let own = user_folder(&handle.status().hash).join(NOTES_FILE);
+    let (d, e, a) = (2, 4, 9);
+    let before = [d, e, a].map(|note| steered_to(&handle, note));
+    let background = Background::default();
+    let learn = |notes: &[u8], effort| {
+        let notes = notes.iter().map(|note| usize::from(*note)).collect();
+        let order =
+            Order { source: source.clone(), concepts: vec![Concept::Notes], notes, effort, tones: Tones::BuiltIn };
+        begin(&background, order.clone()).expect("begins");
+        until("clips", || clips(&background, &name) > 0 || standing(&background, Kind::Learn, &name).is_over());
+        let heard = background.report(Kind::Learn, &name).map_or(0, |report| report.all);
+        assert!(unfinished().first().is_none_or(|kept| *kept == order));
+        until("the end", || standing(&background, Kind::Learn, &name).is_over());
+        let ended = standing(&background, Kind::Learn, &name);
+        background.forget(Kind::Learn, &name);
+        (ended, heard)
+    };
+    let said = |(ended, heard): (Standing, u64)| match ended {
+        Standing::Done(said) => {
+            println!("{heard} clips, {said}");
+            (said, heard)
+        }
+        other => panic!("{other:?}"),
+    };
+    // Of 3 instruments with 8 pieces each, a note is heard beside three others of twelve.
+    let (text, heard) = said(learn(&[d], Effort::Taste));
+    assert!(text.starts_with("notes D: told apart ") && !text.contains("no better than guessing"), "{text}");
+    assert_eq!(heard, 3 * 8 * 4);
+    let first = Directions::read(&own).expect("directions");
+    assert_eq!(first.classes, ["D"]);
+    // What was not learned is the model's own.
+    let now = [d, e, a].map(|note| steered_to(&handle, note));
+    assert!(now[0] != before[0] && now[1..] == before[1..]);
+    let known = handle.known_directions();
+    let notes: Vec<_> = known.iter().filter(|known| known.name == "notes").collect();
+    let in_use: Vec<_> = notes.iter().map(|known| (known.place, known.in_use, known.classes.len())).collect();
+    assert_eq!(in_use, [(Place::Own, true, 1), (Place::Embedded, true, 12)]);
+
+    // Another one joins it and is what it is among all.
+    let (text, heard) = said(learn(&[a, e], Effort::Taste));
+    assert!(text.starts_with("notes E, A: told apart ") && (150..192).contains(&heard), "{text}, {heard}");
+    let three = Directions::read(&own).expect("directions");
+    assert_eq!(three.classes, ["D", "E", "A"]);
+    assert_eq!(three.vector(0, 1), first.vector(0, 1));
+    assert!(handle.known_directions()[0].told.is_some_and(|told| told.chance == 0.5));
+    assert_ne!(steered_to(&handle, a), before[2]);
+    assert_eq!(handle.status().targets[0], ClassSet::NOTES);
+
+    // A file of another dose cannot hold them: that is said before anything is heard.
+    let other = Directions { full_dose: 0.5, ..three.clone() };
+    other.write(&own).expect("written");
+    let (ended, heard) = learn(&[a], Effort::Taste);
+    assert!(matches!(&ended, Standing::Failed(why) if why.contains("full dose") && why.contains("D, E")), "{ended:?}");
+    assert!(heard <= 100 && Directions::read(&own).expect("untouched") == other, "nothing was heard: {heard}");
+    discard(&source);
+
+    // All of them take the place of all.
+    three.write(&own).expect("written");
+    let (text, heard) = said(learn(&(0..12).collect::<Vec<u8>>(), Effort::Taste));
+    assert!(text.starts_with("notes: told right ") && heard == 3 * 8 * 12, "{text}, {heard}");
+    let all = Directions::read(&own).expect("directions");
+    assert_eq!(all.classes.len(), 12);
+    for (place, class) in [(0, d), (1, e), (2, a)] {
+        for block in 0..all.blocks {
+            assert_eq!(
+                three.vector(place, block),
+                all.vector(usize::from(class), block),
+                "class {class}, block {block}"
+            );
+        }
     }
 }
 

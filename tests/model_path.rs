@@ -72,6 +72,11 @@ fn a_hub_that_says_nothing_holds_nobody_up() {
     alone("path_stalled", &format!("http://{}", silent.local_addr().expect("its address")));
 }
 
+#[test]
+fn recordings_come_into_their_boxes_several_at_once() {
+    alone("path_of_recordings", &format!("http://127.0.0.1:{}", free_port()));
+}
+
 struct Window {
     page: ModelsPage,
     instance: Arc<Instance>,
@@ -302,12 +307,17 @@ fn path_with_a_hub() {
     // Learning begins, is stopped, is offered again, goes on and is cancelled.
     desk.press("Steering");
     assert!(desk.has("not learned yet"), "{}", desk.text());
+    desk.press("D");
+    desk.press("F#");
+    desk.press("F#");
+    desk.press("A");
+    assert!(desk.has("Hears 56 % of what all twelve take"), "{}", desk.text());
     desk.press("Learn");
     desk.until("listening", |desk| desk.has("listening to music"));
     desk.press("Stop, go on later");
     desk.until("the end", |desk| desk.has("Go on"));
     assert_eq!(unfinished().len(), 1);
-    assert!(desk.has("Learning of notes was interrupted."), "{}", desk.text());
+    assert!(desk.has("Learning of the notes D, A was interrupted."), "{}", desk.text());
     desk.press("Go on");
     desk.until("listening", |desk| desk.has("listening to music"));
     desk.press("Cancel");
@@ -331,6 +341,46 @@ fn ask_for_a_download(desk: &mut Desk) {
     let button = desk.text().lines().find(|line| line.starts_with("Download ")).map(str::to_owned).expect("its button");
     desk.press(&button);
     desk.press("Accept and download");
+}
+
+#[test]
+#[ignore = "run by recordings_come_into_their_boxes_several_at_once"]
+fn path_of_recordings() {
+    let sounds = folder("HOME").join("sounds");
+    fs::create_dir_all(&sounds).expect("a folder");
+    for name in ["a.wav", "b b.wav", "c.flac", "d.wav", "no sound.txt"] {
+        fs::write(sounds.join(name), b"").expect("written");
+    }
+    let mut desk = Desk::open();
+    desk.press("Your own trait");
+    assert!(desk.has("With it") && !desk.has("With it, "));
+    // As file managers copy: addresses, one a line. egui-baseview hands over what is pasted as text.
+    let fields: Vec<_> = desk.harness.query_all_by_role(Role::TextInput).collect();
+    assert_eq!(fields.len(), 4, "the folder of a model, the name, and one for either box");
+    fields[2].focus();
+    drop(fields);
+    desk.step();
+    let address = |name: &str| format!("file://{}\r\n", sounds.join(name).display().to_string().replace(' ', "%20"));
+    desk.harness.event(egui::Event::Text(["a.wav", "b b.wav", "no sound.txt"].map(address).concat()));
+    desk.until("the pasted files", |desk| desk.has("With it, 2"));
+    desk.until("what is none", |desk| desk.has("no sound.txt is no WAV or FLAC file"));
+    assert!(desk.text().contains("b b.wav") && !desk.has("Without it, "), "{}", desk.text());
+
+    // Clicked one after the other, and all that are left: the look stays open, and what is in the box is marked.
+    let buttons: Vec<_> = desk.harness.query_all_by_role_and_label(Role::Button, "Browse").collect();
+    buttons.last().expect("the look of the second box").click();
+    drop(buttons);
+    desk.press("sounds/");
+    desk.press("d.wav");
+    desk.press("c.flac");
+    desk.until("what was clicked", |desk| desk.has("Without it, 2"));
+    desk.until("its mark", |desk| {
+        let row = desk.harness.query_by_role_and_label(Role::Button, "c.flac");
+        row.is_some_and(|row| row.accesskit_node().is_disabled())
+    });
+    desk.press("Add all here");
+    desk.until("the others", |desk| desk.has("Without it, 4") && desk.has("With it, 2"));
+    desk.close();
 }
 
 #[test]

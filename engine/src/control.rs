@@ -34,6 +34,24 @@ impl PitchClass {
     }
 }
 
+impl std::str::FromStr for PitchClass {
+    type Err = &'static str;
+
+    /// A letter, with `#` or `b` where it has one.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const RULE: &str = "a note is a letter from A to G, with # or b where it has one";
+        let (letter, sign) = text.split_at_checked(1).ok_or(RULE)?;
+        let natural = Self::NAMES.iter().position(|name| name.eq_ignore_ascii_case(letter)).ok_or(RULE)?;
+        let class = match sign {
+            "" => natural,
+            "#" => natural + 1,
+            "b" => natural + 11,
+            _ => return Err(RULE),
+        };
+        Ok(Self((class % 12) as u8))
+    }
+}
+
 /// Quality of a triad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Quality {
@@ -241,6 +259,16 @@ mod tests {
         assert_eq!(PitchClass::of_key(69).name(), "A");
         assert_eq!(PitchClass::of_key(127).name(), "G");
         assert_eq!(PitchClass::new(12), None);
+    }
+
+    #[test]
+    fn notes_are_read_with_either_sign() {
+        for (text, name) in [("D", "D"), ("f#", "F#"), ("Bb", "A#"), ("Cb", "B"), ("B#", "C")] {
+            assert_eq!(text.parse().map(PitchClass::name), Ok(name), "{text}");
+        }
+        for text in ["", "H", "Dm", "#", "É", "C##"] {
+            assert!(text.parse::<PitchClass>().is_err(), "{text}");
+        }
     }
 
     #[test]

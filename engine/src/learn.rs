@@ -10,6 +10,7 @@ pub mod detector;
 pub mod eigen;
 pub mod family;
 pub mod folder;
+pub mod joining;
 pub mod kernel;
 pub mod lessons;
 pub mod library;

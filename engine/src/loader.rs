@@ -17,6 +17,7 @@ use crate::player::Player;
 use crate::precision::Precision;
 use crate::runner::Order;
 use crate::status::{State, StatusCell};
+use crate::steering::class_set::ClassSet;
 use crate::steering::doses::Lane;
 use crate::steering::table::Steering;
 use crate::steering::trait_files::TraitReference;
@@ -97,7 +98,7 @@ impl Loader {
         let source = &request.source;
         self.model = None;
         self.status.set_loaded(None);
-        self.status.set_lanes([false; Lane::FAMILIES.len()]);
+        self.status.set_targets([ClassSet::EMPTY; Lane::FAMILIES.len()]);
         self.status.set_traits(handle::waiting(&request.traits));
         self.send(Order::Silence { dead: false });
         self.status.set_model(&Model::name_of(source));
@@ -169,7 +170,7 @@ impl Loader {
     /// What the model is to be steered by, and what people may know of it.
     fn equip(&self, source: &ModelSource, model: &Model, traits: &[Option<TraitReference>; TRAITS]) -> Steering {
         let equipment = model.equipped(source, traits);
-        self.status.set_lanes(Lane::FAMILIES.map(|lane| equipment.steering.has(lane)));
+        self.status.set_targets(Lane::FAMILIES.map(|lane| equipment.steering.classes(lane)));
         self.status.set_traits(equipment.traits);
         if let Some(notice) = equipment.notice {
             self.status.set_notice(notice);

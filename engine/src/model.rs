@@ -236,7 +236,7 @@ impl Model {
 
     fn table(&self, directions: &Directions, file: &str, lane: Lane) -> Result<LaneTable, DirectionsError> {
         directions.check(file, &self.name, &self.hash, self.decoder.blocks(), self.decoder.hidden())?;
-        LaneTable::new(directions, file, lane.classes())
+        LaneTable::new(directions, file, lane)
     }
 
     /// What an instance steers by: the checkpoint's own tables, those of the user's own folder in their place, and those of traits
@@ -258,7 +258,7 @@ impl Model {
         Equipment { steering, traits: states, notice }
     }
 
-    /// The checkpoint's tables, those that the user learned or imported in their place, and what is wrong with the others of these.
+    /// The checkpoint's tables, those that the user learned or imported over them, class by class, and what is wrong with the others of these.
     fn with_own(&self) -> (Steering, Option<String>) {
         let folder = trait_files::user_folder(&self.hash);
         let mut steering = self.steering.clone();
@@ -273,7 +273,14 @@ impl Model {
             let table = Directions::read(&path).and_then(|own| self.table(&own, &file, lane));
             let fits = table.and_then(|table| others.check_rows(&table, &file).map(|()| table));
             match fits {
-                Ok(table) => steering.set(lane, table),
+                // Who learned some notes only keeps the checkpoint's own of the others.
+                Ok(table) => {
+                    let table = match steering.table(lane) {
+                        Some(below) => table.over(below),
+                        None => table,
+                    };
+                    steering.set(lane, table);
+                }
                 Err(error) => notices.push(error.to_string()),
             }
         }
@@ -290,7 +297,7 @@ impl Model {
         let file = path.display().to_string();
         let directions = Directions::from_bytes(&bytes, &file)?;
         self.check_trait(&directions, &file)?;
-        let table = LaneTable::new(&directions, &file, 1)?;
+        let table = LaneTable::new(&directions, &file, Lane::Trait1)?;
         steering.check_rows(&table, &file)?;
         Ok((table, changed))
     }

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::control::TRAITS;
 use crate::model::Model;
+use crate::steering::class_set::ClassSet;
 use crate::steering::doses::Lane;
 use crate::steering::trait_files::TraitState;
 
@@ -45,8 +46,8 @@ pub struct Status {
     pub device: String,
     /// The last problem that did not stop the engine (a prompt that could not be encoded, directions refused), or empty.
     pub notice: String,
-    /// Which lanes of the concept families there are directions for ([`Lane::FAMILIES`]).
-    pub lanes: [bool; Lane::FAMILIES.len()],
+    /// What each lane of the concept families can be steered to ([`Lane::FAMILIES`]).
+    pub targets: [ClassSet; Lane::FAMILIES.len()],
     /// SHA-256 of the weights of the model that is loaded, hex; empty before that.
     pub hash: String,
     /// What became of the file of each trait lane.
@@ -62,7 +63,7 @@ pub struct StatusCell {
     text: Mutex<(State, String, String)>,
     device: Mutex<String>,
     traits: Mutex<[TraitState; TRAITS]>,
-    lanes: Mutex<[bool; Lane::FAMILIES.len()]>,
+    targets: Mutex<[ClassSet; Lane::FAMILIES.len()]>,
     /// The model that is loaded; weak, or it would outlive its player.
     loaded: Mutex<Weak<Model>>,
     real_time_factor: AtomicU32,
@@ -75,7 +76,7 @@ impl Default for StatusCell {
             text: Mutex::new((State::Absent, String::new(), String::new())),
             device: Mutex::default(),
             traits: Mutex::default(),
-            lanes: Mutex::default(),
+            targets: Mutex::default(),
             loaded: Mutex::default(),
             real_time_factor: AtomicU32::new(0),
             frames: AtomicU64::new(0),
@@ -95,7 +96,7 @@ impl StatusCell {
             model,
             device: self.device.lock().clone(),
             notice,
-            lanes: *self.lanes.lock(),
+            targets: *self.targets.lock(),
             hash: self.loaded().map_or_else(String::new, |model| model.hash().to_owned()),
             traits: self.traits.lock().clone(),
             real_time_factor: f32::from_bits(self.real_time_factor.load(Ordering::Relaxed)),
@@ -140,8 +141,8 @@ impl StatusCell {
         *self.traits.lock() = traits;
     }
 
-    pub(crate) fn set_lanes(&self, lanes: [bool; Lane::FAMILIES.len()]) {
-        *self.lanes.lock() = lanes;
+    pub(crate) fn set_targets(&self, targets: [ClassSet; Lane::FAMILIES.len()]) {
+        *self.targets.lock() = targets;
     }
 
     pub(crate) fn set_notice(&self, notice: String) {

@@ -1,6 +1,7 @@
 //! Steering: directions found in the decoder's hidden states, and their injection at block outputs (MusicRFM).
 
 pub mod block_weights;
+pub mod class_set;
 pub mod detector;
 pub mod directions;
 pub mod doses;

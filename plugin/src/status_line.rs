@@ -90,6 +90,9 @@ pub fn status_line(status: &Status, readings: &Readings, trouble: &str, project_
             _ => {}
         }
     }
+    if let Some(missing) = missing(status, readings) {
+        return line(Tone::Warning, missing);
+    }
     let speed = status.real_time_factor;
     if readings.late + readings.skipped > 0 {
         let gaps = format!("{}, {} skipped", count(readings.late, "late frame"), readings.skipped);
@@ -107,6 +110,29 @@ pub fn status_line(status: &Status, readings: &Readings, trouble: &str, project_
     let mut parts = vec![if readings.sounding { "Playing".to_owned() } else { "Ready".to_owned() }];
     parts.extend(figures(status, readings).iter().map(|figure| format!("{} {}", figure.name, figure.value)));
     line(Tone::Good, parts.join(", "))
+}
+
+/// Why what sounds is not steered to its target: the model has no directions for it.
+fn missing(status: &Status, readings: &Readings) -> Option<String> {
+    let [notes, chords, _] = status.targets;
+    let Target { note, chord } = readings.target;
+    if !readings.sounding {
+        return None;
+    }
+    if let Some(note) = note.filter(|note| !notes.contains(note.index())) {
+        let known = match notes.is_empty() {
+            true => "no notes were learned for this model yet".to_owned(),
+            false => format!("of the notes, this model has {} only", notes.notes()),
+        };
+        return Some(format!("{} does nothing: {known}. The page of models learns more.", note.name()));
+    }
+    let chord = chord.filter(|chord| !chords.contains(chord.class()))?;
+    let known = match chords.is_empty() {
+        true => "no chords were learned for this model yet".to_owned(),
+        false => format!("this model has {} other chords only", chords.len()),
+    };
+    let name = format!("{} {}", chord.root.name(), chord.quality.name());
+    Some(format!("{name} does nothing: {known}. The page of models learns more."))
 }
 
 /// A number with its name, and what it means to a musician.
@@ -149,6 +175,8 @@ fn count(number: u64, thing: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tiller_engine::control::{Chord, PitchClass};
+    use tiller_engine::steering::class_set::ClassSet;
 
     fn status(state: State, notice: &str, speed: f32) -> Status {
         Status {
@@ -156,7 +184,7 @@ mod tests {
             model: "demo".into(),
             device: String::new(),
             notice: notice.into(),
-            lanes: Default::default(),
+            targets: Default::default(),
             hash: String::new(),
             traits: Default::default(),
             real_time_factor: speed,
@@ -194,6 +222,25 @@ mod tests {
         assert_eq!(said(&status), "Ready, speed 5.0 × real time");
         status.traits[2] = TraitState::InUse { changed: true };
         assert!(said(&status).contains("trait 3 has changed"));
+    }
+
+    #[test]
+    fn a_target_that_was_not_learned_says_so() {
+        let mut status = status(State::Ready, "", 5.0);
+        let said = |status: &Status, target, sounding| {
+            status_line(status, &Readings { sounding, target, ..Readings::default() }, "", "")
+        };
+        let note = |index| Target { note: PitchClass::new(index), chord: None };
+        let chord = Target { note: None, chord: Chord::of_class(1) };
+        let none = said(&status, note(4), true);
+        assert_eq!((none.tone, &none.text[..24]), (Tone::Warning, "E does nothing: no notes"));
+        assert!(said(&status, chord, true).text.starts_with("C minor does nothing: no chords were learned"));
+        status.targets = [ClassSet::EMPTY.with(2).with(9), ClassSet::EMPTY.with(0), ClassSet::EMPTY];
+        assert!(said(&status, note(4), true).text.contains("this model has D, A only"));
+        assert!(said(&status, chord, true).text.contains("has 1 other chords only"));
+        for (target, sounding) in [(note(9), true), (note(4), false), (chord, false), (Target::default(), true)] {
+            assert_eq!(said(&status, target, sounding).tone, Tone::Good);
+        }
     }
 
     #[test]

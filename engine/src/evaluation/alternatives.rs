@@ -173,6 +173,7 @@ fn directions(
     let states = StateFolder::standard();
     let request = Request {
         concept,
+        only: None,
         tones: &Tones::SoundFont(session.request().soundfont.to_owned()),
         clips: way.clips,
         instruments: usize::MAX,

@@ -97,7 +97,7 @@ impl Targets {
 }
 
 /// Clips of other classes for each clip of a class.
-const REST: usize = 3;
+pub(super) const REST: usize = 3;
 
 /// One direction and what is known about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -249,8 +249,11 @@ fn levels(projected: &[f64], targets: &[f64], task: Task) -> [f32; 2] {
 
 impl Axes {
     /// Share of a part's clips that are given their own class, `[block]`: the class whose detector is surest. `None` for
-    /// levels and single traits.
+    /// levels, single traits, and some classes of many.
     pub fn accuracy(&self, states: &States, split: &Split, part: Part) -> Option<Vec<f32>> {
+        if split.is_some() {
+            return None;
+        }
         // With one class there is nothing to confuse it with.
         let Targets::Classes(2..) = self.targets else { return None };
         let share = |block: usize| {
@@ -280,25 +283,36 @@ impl Axes {
             let block = (0..states.blocks).max_by(|&a, &b| validation(a).total_cmp(&validation(b)))?;
             return Some(Told { right: *accuracy.get(block)?, chance: 1.0 / count as f32, clips });
         }
-        let blocks = self.axes.first()?;
-        // Means over the clips of either side, which weigh the same however many they are.
-        let mean = |part: Part, block: usize, value: &dyn Fn(f32) -> f32| {
-            let axis = &blocks[block];
-            let (mut sums, mut counts) = ([0.0f32; 2], [0.0f32; 2]);
-            for (clip, label) in split.part(part) {
-                let state = states.features(block, std::iter::once(clip));
-                let sure = axis.detector.value(axis.direction.iter().zip(&state).map(|(a, b)| a * b).sum());
-                let has = label.class == 0;
-                counts[usize::from(has)] += 1.0;
-                sums[usize::from(has)] += value(if has { sure } else { -sure });
-            }
-            (sums[0] / counts[0].max(1.0) + sums[1] / counts[1].max(1.0)) / 2.0
-        };
-        // With few clips many blocks rank all of them right: the surest one has the least log loss.
-        let loss = |block: usize| mean(Part::Validation, block, &|sure| (-sure.abs()).exp().ln_1p() + (-sure).max(0.0));
-        let block = (0..states.blocks).min_by(|&a, &b| loss(a).total_cmp(&loss(b)))?;
-        let right = mean(Part::Test, block, &|sure| f32::from(u8::from(sure > 0.0)));
+        let each = self.told_apart(states, split);
+        let right = each.iter().sum::<f32>() / each.len().max(1) as f32;
         Some(Told { right, chance: 0.5, clips })
+    }
+
+    /// How often test clips are rightly said to be of a class or not, `[class]`: the mean of both sides, so that guessing gives a
+    /// half. In the block that is surest of the validation clips. Empty for levels.
+    pub fn told_apart(&self, states: &States, split: &Split) -> Vec<f32> {
+        let Targets::Classes(_) = self.targets else { return Vec::new() };
+        let own = |(place, blocks): (usize, &Vec<Axis>)| {
+            // Means over the clips of either side, which weigh the same however many they are.
+            let mean = |part: Part, block: usize, value: &dyn Fn(f32) -> f32| {
+                let axis = &blocks[block];
+                let (mut sums, mut counts) = ([0.0f32; 2], [0.0f32; 2]);
+                for (clip, label) in split.part(part) {
+                    let state = states.features(block, std::iter::once(clip));
+                    let sure = axis.detector.value(axis.direction.iter().zip(&state).map(|(a, b)| a * b).sum());
+                    let has = label.class == split.class(place);
+                    counts[usize::from(has)] += 1.0;
+                    sums[usize::from(has)] += value(if has { sure } else { -sure });
+                }
+                (sums[0] / counts[0].max(1.0) + sums[1] / counts[1].max(1.0)) / 2.0
+            };
+            // With few clips many blocks rank all of them right: the surest one has the least log loss.
+            let loss =
+                |block: usize| mean(Part::Validation, block, &|sure| (-sure.abs()).exp().ln_1p() + (-sure).max(0.0));
+            let block = (0..states.blocks).min_by(|&a, &b| loss(a).total_cmp(&loss(b))).unwrap_or(0);
+            mean(Part::Test, block, &|sure| f32::from(u8::from(sure > 0.0)))
+        };
+        self.axes.par_iter().enumerate().map(own).collect()
     }
 }
 

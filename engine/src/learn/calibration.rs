@@ -10,6 +10,7 @@ use crate::evaluation::steering_figures::{Liveliness, OnTarget};
 use crate::handle::ModelSource;
 use crate::model::Model;
 use crate::steering::directions::Directions;
+use crate::steering::doses::Lane;
 use crate::steering::push::Manner;
 use crate::text::Prompt;
 use rayon::prelude::*;
@@ -84,13 +85,19 @@ pub fn calibrate(
     let signs: &[f32] = if aim == Aim::Tempo { &[1.0, -1.0] } else { &[1.0] };
     let mut strengths = vec![0.0];
     strengths.extend(tried.iter().flat_map(|dose| signs.iter().map(move |sign| sign * dose / most)));
+    let targets: Vec<usize> = match (aim, directions.classes_of(Lane::Note)) {
+        // Others are not steered to at all.
+        (Aim::Note, Some(known)) if known.len() < aim.targets() => known.iter().collect(),
+        _ => every_target(aim),
+    };
     let done = AtomicUsize::new(0);
     let all = strengths.len() * PIECES;
     let heard: Vec<SteeredPiece> = (0..all)
         .into_par_iter()
         .map(|i| {
             watch.check().map_err(super::LearnError::from)?;
-            let piece = play(&model, &prompts, aim, strengths[i / PIECES], i % PIECES);
+            let job = job(&targets, i % PIECES);
+            let piece = play(&model, &prompts, aim, strengths[i / PIECES], job);
             watch.hear(Stage::Playing, done.fetch_add(1, Ordering::Relaxed) + 1, all);
             piece
         })
@@ -100,7 +107,7 @@ pub fn calibrate(
     let trials: Vec<Trial> = tried
         .iter()
         .zip(steered.chunks_exact(PIECES * signs.len()))
-        .map(|(&dose, pieces)| trial(aim, dose, pieces, &before))
+        .map(|(&dose, pieces)| trial(aim, &targets, dose, pieces, &before))
         .collect();
     directions.full_dose = choose(&trials, tried[0]);
     let mut provenance: serde_json::Value = serde_json::from_str(&directions.provenance).unwrap_or_default();
@@ -121,10 +128,14 @@ pub fn calibrate(
     Ok(directions.full_dose)
 }
 
-fn job(aim: Aim, number: usize) -> Job {
+fn every_target(aim: Aim) -> Vec<usize> {
+    (0..aim.targets()).map(|number| aim.target(number, 0)).collect()
+}
+
+fn job(targets: &[usize], number: usize) -> Job {
     // Every target comes round, a second time under another prompt.
     let prompt = (number + number / 12) % PROMPTS.len();
-    Job { prompt, target: aim.target(number, 0), seed: SEED_BASE + number as u32 }
+    Job { prompt, target: targets[number % targets.len()], seed: SEED_BASE + number as u32 }
 }
 
 fn play(
@@ -132,15 +143,14 @@ fn play(
     prompts: &[Arc<Prompt>],
     aim: Aim,
     strength: f32,
-    number: usize,
+    job: Job,
 ) -> Result<SteeredPiece, EvaluationError> {
-    let job = job(aim, number);
     let lanes = if strength == 0.0 { Lanes::OFF } else { aim.lanes(job.target, strength, 0.0, Lanes::OFF) };
     let control = ControlFrame { seed: job.seed, lanes, ..ControlFrame::new(1, 0).sampled(Sampling::DEFAULT) };
     hear_piece(model, prompts[job.prompt].clone(), control, SPAN)
 }
 
-fn trial(aim: Aim, dose: f32, pieces: &[SteeredPiece], before: &Liveliness) -> Trial {
+fn trial(aim: Aim, targets: &[usize], dose: f32, pieces: &[SteeredPiece], before: &Liveliness) -> Trial {
     let after = Liveliness::of(pieces);
     let quiet = after.silence_share - before.silence_share <= MOST_SILENCE;
     if aim == Aim::Tempo {
@@ -149,7 +159,7 @@ fn trial(aim: Aim, dose: f32, pieces: &[SteeredPiece], before: &Liveliness) -> T
         let rate = |pieces: &[SteeredPiece]| Liveliness::of(pieces).onset_rate.max(1.0 / (PIECES as f32 * 4.0));
         return Trial { dose, effect: (rate(faster) / rate(slower)).ln(), music: quiet };
     }
-    let jobs: Vec<Job> = (0..PIECES).map(|number| job(aim, number)).collect();
+    let jobs: Vec<Job> = (0..PIECES).map(|number| job(targets, number)).collect();
     let lively = after.onset_rate >= LEAST_ONSETS * before.onset_rate
         && after.pitch_entropy >= LEAST_ENTROPY * before.pitch_entropy;
     Trial { dose, effect: OnTarget::of(aim, &jobs, pieces).dominance, music: quiet && lively }
@@ -189,7 +199,7 @@ mod tests {
     fn every_target_comes_round() {
         for aim in [Aim::Note, Aim::Chord] {
             let mut counts = vec![0; aim.targets()];
-            (0..PIECES).for_each(|number| counts[job(aim, number).target] += 1);
+            (0..PIECES).for_each(|number| counts[job(&every_target(aim), number).target] += 1);
             assert!(counts.iter().all(|count| *count == PIECES / aim.targets()), "{counts:?}");
         }
     }

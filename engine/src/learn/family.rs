@@ -19,6 +19,7 @@ use crate::dataset::GENERATOR_VERSION;
 use crate::dataset::concepts::{Clips, Concept, ConceptClip};
 use crate::dataset::render::{Renderer, Tones};
 use crate::steering::block_weights::BlockWeights;
+use crate::steering::class_set::ClassSet;
 use crate::steering::directions::Directions;
 use crate::steering::push::Manner;
 
@@ -27,6 +28,10 @@ use crate::steering::push::Manner;
 pub struct Request<'a> {
     /// The concept family.
     pub concept: Concept,
+    /// Classes of it that are learned, `None` for all. What they are compared with is heard of the others, and nothing else: two
+    /// notes of twelve take a little more than half the listening, and a sixth of the fitting. Their directions are those that
+    /// they have among all.
+    pub only: Option<ClassSet>,
     /// What the clips are rendered from.
     pub tones: &'a Tones,
     /// What clips of notes and chords are like.
@@ -79,14 +84,40 @@ pub fn learn(listener: &Listener, request: &Request, watch: Watch) -> Result<Lea
     programs.sort_unstable();
     programs.dedup();
     let font = renderer.hash();
-    let described = format!("{} {programs:?}", kind.name());
+    let mut described = format!("{} {programs:?}", kind.name());
     let version = GENERATOR_VERSION.to_string();
-    let key = [request.concept.name(), &described, &version, font];
-    let size = (clips.len(), ConceptClip::SAMPLES);
-    let states = request.states.listen(listener, &key, size, watch, |clip| Ok(clips[clip].render(&renderer)?))?;
-    let label = |(clip, heard): (&ConceptClip, &Option<_>)| heard.as_ref().map(|_| Label::from(clip));
-    let split = Split::new(clips.iter().zip(&states.heard).map(label).collect());
     let names = request.concept.classes();
+    let some = some(request, names.len())?;
+    if let Some(some) = &some {
+        let chosen = some.iter().map(|class| names[*class].as_str()).collect::<Vec<_>>().join(",");
+        described.push_str(&format!(" only {chosen}"));
+    }
+    let key = [request.concept.name(), &described, &version, font];
+    let (states, split) = match &some {
+        None => {
+            let size = (clips.len(), ConceptClip::SAMPLES);
+            let states =
+                request.states.listen(listener, &key, size, watch, |clip| Ok(clips[clip].render(&renderer)?))?;
+            let label = |(clip, heard): (&ConceptClip, &Option<_>)| heard.as_ref().map(|_| Label::from(clip));
+            let split = Split::new(clips.iter().zip(&states.heard).map(label).collect());
+            (states, split)
+        }
+        Some(some) => {
+            let plan = Split::new(clips.iter().map(|clip| Some(Label::from(clip))).collect()).learning(some.clone());
+            let needed = plan.needed(axes::REST);
+            let size = (needed.len(), ConceptClip::SAMPLES);
+            let render = |place: usize| Ok(clips[needed[place]].render(&renderer)?);
+            let own = request.states.listen(listener, &key, size, watch, render)?;
+            let mut heard = vec![None; clips.len()];
+            needed.iter().zip(own.heard).for_each(|(clip, own)| heard[*clip] = own);
+            let split = plan.heard(heard.iter().map(Option::is_some).collect());
+            (States { heard, ..own }, split)
+        }
+    };
+    let names = match &some {
+        Some(some) => some.iter().map(|class| names[*class].clone()).collect(),
+        None => names,
+    };
     let targets = if request.concept.is_level() { Targets::Level } else { Targets::Classes(names.len()) };
     let data = serde_json::json!({
         "soundfont": request.tones.name(),
@@ -105,7 +136,7 @@ pub fn learn(listener: &Listener, request: &Request, watch: Watch) -> Result<Lea
             chords::of_parts(&states, &split, request.chords, request.method, watch)?
         }
         (Concept::Chords, ChordParts::Notes) => {
-            let notes = learn(listener, &Request { concept: Concept::Notes, ..request.clone() }, watch)?;
+            let notes = learn(listener, &Request { concept: Concept::Notes, only: None, ..request.clone() }, watch)?;
             chords::of_notes(&states, &split, &notes.directions, watch)?
         }
         _ if request.method == Method::Likelihood => {
@@ -124,6 +155,23 @@ pub fn learn(listener: &Listener, request: &Request, watch: Watch) -> Result<Lea
     let axes = aside::clear(&states, &split, axes, request.aside, watch)?;
     let subject = Subject { name: request.concept.name(), classes: names, method: request.method, data };
     Ok(learned(listener, &states, &split, &axes, subject, request.full_dose))
+}
+
+/// The classes that are to be learned, in order, where they are not all.
+fn some(request: &Request, count: usize) -> Result<Option<Vec<usize>>, LearnError> {
+    let Some(only) = request.only else { return Ok(None) };
+    let some: Vec<usize> = only.iter().filter(|class| *class < count).collect();
+    let refused = |why: &str| Err(LearnError::TooLittle(why.to_owned()));
+    match (some.len(), request.concept) {
+        (0, _) => refused("none of the classes is to be learned: name one at least"),
+        (found, _) if found == count => Ok(None),
+        (_, Concept::Chords | Concept::Tempo) => refused("of chords and tempo all is learned, or nothing"),
+        _ if request.method == Method::Likelihood => refused(
+            "by likelihood all notes are learned at once, since each piece is heard on every one: learn all of them, or choose \
+             rfm, mean, linear or logistic",
+        ),
+        _ => Ok(Some(some)),
+    }
 }
 
 /// A trait to learn from the user's own audio.
@@ -191,6 +239,33 @@ struct Subject<'a> {
     data: serde_json::Value,
 }
 
+/// What will be learned, without any number that is heard: whether it can go into a file that is there is known before hours
+/// are spent.
+pub fn outline(listener: &Listener, request: &Request) -> Directions {
+    let names = request.concept.classes();
+    let of = |class: usize| names.get(class).cloned();
+    Directions {
+        concept: request.concept.name().to_owned(),
+        classes: request.only.map_or_else(|| names.clone(), |only| only.iter().filter_map(of).collect()),
+        checkpoint_name: listener.name().to_owned(),
+        checkpoint_hash: listener.hash().to_owned(),
+        method: request.method.name().to_owned(),
+        blocks: listener.blocks(),
+        hidden: listener.hidden(),
+        vectors: Vec::new(),
+        scores: Vec::new(),
+        detectors: Vec::new(),
+        levels: Vec::new(),
+        manner: Manner::default(),
+        block_norms: Vec::new(),
+        full_dose: request.full_dose,
+        block_weights: BlockWeights::All,
+        gate: 1.0,
+        conditional_only: false,
+        provenance: String::new(),
+    }
+}
+
 fn learned(
     listener: &Listener,
     states: &States,
@@ -201,6 +276,7 @@ fn learned(
 ) -> Learned {
     let accuracy = axes.accuracy(states, split, Part::Test);
     let told = axes.told(states, split, accuracy.as_deref());
+    let apart = axes.told_apart(states, split);
     let block_norms = states.block_norms();
     let rms: Vec<f32> = block_norms.iter().map(|norm| norm / (states.hidden as f32).sqrt()).collect();
     let each = || axes.axes.iter().flatten();
@@ -218,6 +294,7 @@ fn learned(
             "score": test,
             "accuracy_by_block": accuracy,
             "told": told,
+            "told_apart": apart,
         },
         "block_rms": rms,
     });
@@ -261,6 +338,7 @@ mod tests {
         let states = StateFolder::new(folder.clone());
         let request = Request {
             concept: Concept::Notes,
+            only: None,
             tones: &Tones::SoundFont(DEFAULT_SOUNDFONT.into()),
             clips: Clips::Strikes,
             instruments: 4,
@@ -294,6 +372,21 @@ mod tests {
         assert_eq!(heard.swap(0, Ordering::Relaxed), 4 * 48);
         let again = learn(&listener, &request, Watch::hearing(&count)).expect("learns again");
         assert_eq!((&again.directions, heard.load(Ordering::Relaxed)), (directions, 6));
+        // Two notes alone are what they are among twelve, from fewer clips.
+        let two = Request { only: Some([2, 9].into_iter().collect()), ..request.clone() };
+        let two = learn(&listener, &two, Watch::hearing(&count)).expect("learns two");
+        let clips = heard.load(Ordering::Relaxed) - 6;
+        assert!((4 * 16..4 * 33).contains(&clips) && two.clips == clips, "{clips} of {} clips", 4 * 48);
+        assert_eq!(two.directions.classes, ["D", "A"]);
+        for (place, class) in [(0, 2), (1, 9)] {
+            for block in 0..directions.blocks {
+                assert_eq!(two.directions.vector(place, block), directions.vector(class, block));
+            }
+        }
+        assert!(two.accuracy.is_none() && two.told.is_some_and(|told| told.chance == 0.5 && !told.is_chance()));
+        for (only, method) in [(ClassSet::EMPTY, Method::Mean), (ClassSet::EMPTY.with(1), Method::Likelihood)] {
+            assert!(learn(&listener, &Request { only: Some(only), method, ..request.clone() }, Watch::IDLE).is_err());
+        }
         std::fs::remove_dir_all(folder).expect("cleaned");
     }
 }

@@ -31,13 +31,16 @@ pub enum Place {
 pub struct Known {
     /// The concept family's or the trait's name.
     pub name: String,
+    /// The classes that they are of.
+    pub classes: Vec<String>,
     /// The lane that a family steers; `None` for a trait, which the user gives to a lane.
     pub lane: Option<Lane>,
     /// Where they lie.
     pub place: Place,
     /// The file; `None` for what is part of the program.
     pub path: Option<PathBuf>,
-    /// Whether an instance that plays the checkpoint steers by them; always for traits, which are a lane's to choose.
+    /// Whether an instance that plays the checkpoint steers by them, or by some of them where those that come first lack classes;
+    /// always for traits, which are a lane's to choose.
     pub in_use: bool,
     /// How they were found.
     pub method: String,
@@ -129,8 +132,10 @@ pub fn known(source: &ModelSource, hash: Option<&str>) -> Vec<Known> {
             };
             family.push(described(lane.concept(), Some(lane), place, path, read, &check));
         }
-        if let Some(first) = family.iter_mut().find(|known| known.problem.is_none()) {
-            first.in_use = true;
+        let mut found: Vec<String> = Vec::new();
+        for known in family.iter_mut().filter(|known| known.problem.is_none()) {
+            known.in_use = known.classes.iter().any(|class| !found.contains(class));
+            found.extend(known.classes.iter().cloned());
         }
         all.extend(family);
     }
@@ -176,6 +181,7 @@ fn described(
 ) -> Known {
     let empty = Known {
         name: name.to_owned(),
+        classes: Vec::new(),
         lane,
         place,
         in_use: false,
@@ -199,6 +205,7 @@ fn described(
     let classes: Vec<f64> = test["score"].as_array().into_iter().flatten().map(best).collect();
     Known {
         name: directions.concept.clone(),
+        classes: directions.classes.clone(),
         method: directions.method.clone(),
         told: serde_json::from_value(test["told"].clone()).ok().flatten(),
         score: (classes.iter().sum::<f64>() / classes.len().max(1) as f64) as f32,

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::work::{Effort, Order};
+use crate::control::PitchClass;
 use crate::dataset::concepts::Concept;
 use crate::dataset::render::Tones;
 use crate::handle::ModelSource;
+use crate::steering::class_set::ClassSet;
 use crate::user_folders;
 
 const EXTENSION: &str = "json";
@@ -19,6 +21,9 @@ const EXTENSION: &str = "json";
 struct Written {
     checkpoint: Option<PathBuf>,
     concepts: Vec<String>,
+    /// All of them in files of before they could be chosen.
+    #[serde(default)]
+    notes: Option<Vec<String>>,
     effort: Effort,
     soundfont: Option<PathBuf>,
 }
@@ -69,6 +74,14 @@ pub fn remember(order: &Order) -> Result<(), (PathBuf, std::io::Error)> {
             ModelSource::Directory(path) => Some(path.clone()),
         },
         concepts: order.concepts.iter().map(|concept| concept.name().to_owned()).collect(),
+        notes: (order.notes != ClassSet::NOTES).then(|| {
+            order
+                .notes
+                .iter()
+                .filter_map(|class| PitchClass::new(class as u8))
+                .map(|note| note.name().to_owned())
+                .collect()
+        }),
         effort: order.effort,
         soundfont: match &order.tones {
             Tones::BuiltIn => None,
@@ -105,10 +118,39 @@ pub fn remembered() -> Vec<Order> {
 fn read(path: &Path) -> Option<Order> {
     let written: Written = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
     let concepts = written.concepts.iter().map(|name| name.parse::<Concept>().ok()).collect::<Option<Vec<_>>>()?;
+    let notes = match written.notes {
+        None => ClassSet::NOTES,
+        Some(names) => {
+            let notes = names.iter().map(|name| name.parse::<PitchClass>().ok().map(PitchClass::index));
+            notes.collect::<Option<ClassSet>>()?
+        }
+    };
     Some(Order {
         source: written.checkpoint.map_or(ModelSource::Embedded, ModelSource::Directory),
         concepts,
+        notes,
         effort: written.effort,
         tones: written.soundfont.map_or(Tones::BuiltIn, Tones::SoundFont),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_of_before_notes_could_be_chosen_are_for_all() {
+        let path = std::env::temp_dir().join(format!("tiller-order-{}.json", std::process::id()));
+        let with = |notes: &str| {
+            let text = format!(
+                r#"{{"checkpoint": null, "concepts": ["notes"], {notes}"effort": "quick", "soundfont": null}}"#
+            );
+            std::fs::write(&path, text).expect("written");
+            read(&path).map(|order| order.notes)
+        };
+        assert_eq!(with(""), Some(ClassSet::NOTES));
+        assert_eq!(with(r#""notes": ["D", "A"], "#).map(ClassSet::notes).as_deref(), Some("D, A"));
+        assert_eq!(with(r#""notes": ["H"], "#), None);
+        std::fs::remove_file(path).expect("cleaned");
+    }
 }

@@ -65,13 +65,17 @@ pub struct Split {
     groups: Vec<(usize, Part)>,
     /// What a clip is compared with belongs to the same group.
     same_group: bool,
+    /// The classes that are learned, where they are not all.
+    wanted: Option<Vec<usize>>,
+    /// Clips that were heard, where they are not all.
+    heard: Option<Vec<bool>>,
 }
 
 impl Split {
     /// `labels` of all clips, `None` for those to leave out; every group has clips of all classes (instruments).
     pub fn new(labels: Vec<Option<Label>>) -> Self {
         let groups = parts(labels.iter().flatten().map(|label| label.group).collect());
-        Self { labels, groups, same_group: true }
+        Self { labels, groups, same_group: true, wanted: None, heard: None }
     }
 
     /// The same where a group has clips of one class only (files): each class's groups are dealt out apart.
@@ -80,13 +84,49 @@ impl Split {
         let own = |class: usize| labels.iter().flatten().filter(move |l| l.class == class).map(|l| l.group).collect();
         let mut groups: Vec<(usize, Part)> = (0..classes).flat_map(|class| parts(own(class))).collect();
         groups.sort_unstable_by_key(|(group, _)| *group);
-        Self { labels, groups, same_group: false }
+        Self { labels, groups, same_group: false, wanted: None, heard: None }
     }
 
     /// The same clips in the same parts under other classes.
     pub fn regrouped(&self, class: impl Fn(usize) -> usize) -> Self {
         let of = |label: &Label| Label { class: class(label.class), ..*label };
         Self { labels: self.labels.iter().map(|label| label.as_ref().map(of)).collect(), ..self.clone() }
+    }
+
+    /// The same where only these classes are learned: [`Split::against_rest`] then counts them from 0.
+    pub fn learning(self, wanted: Vec<usize>) -> Self {
+        Self { wanted: Some(wanted), ..self }
+    }
+
+    /// The same where only these clips were heard. The others are reckoned with when it is chosen what a class is compared
+    /// with, so that it is what it would be among all, and are no clips otherwise.
+    pub fn heard(self, heard: Vec<bool>) -> Self {
+        Self { heard: Some(heard), ..self }
+    }
+
+    /// Whether some classes are learned only.
+    pub fn is_some(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// The class at a place among those that are learned.
+    pub fn class(&self, place: usize) -> usize {
+        self.wanted.as_ref().map_or(place, |wanted| wanted[place])
+    }
+
+    /// Clips that the wanted classes are learned from, each with up to `rest` others, in order.
+    pub fn needed(&self, rest: usize) -> Vec<usize> {
+        let places = 0..self.wanted.as_ref().map_or(0, Vec::len);
+        let parts = [Part::Train, Part::Validation, Part::Test];
+        let rows = places.flat_map(|place| parts.map(|part| self.against_rest(part, place, rest)));
+        let mut clips: Vec<usize> = rows.flat_map(|rows| rows.clips).collect();
+        clips.sort_unstable();
+        clips.dedup();
+        clips
+    }
+
+    fn is_heard(&self, clip: usize) -> bool {
+        self.heard.as_ref().is_none_or(|heard| heard[clip])
     }
 
     /// Number of groups: three at least make one of each part.
@@ -96,7 +136,7 @@ impl Split {
 
     /// Clips that are not left out.
     pub fn count(&self) -> usize {
-        self.labels.iter().flatten().count()
+        self.labels.iter().enumerate().filter(|(clip, label)| label.is_some() && self.is_heard(*clip)).count()
     }
 
     /// A clip's label; `None` when it is left out.
@@ -106,6 +146,11 @@ impl Split {
 
     /// Clips of a part, in their order. Of five groups three teach, one tunes, one judges.
     pub fn part(&self, part: Part) -> impl Iterator<Item = (usize, &Label)> {
+        self.all_of(part).filter(|(clip, _)| self.is_heard(*clip))
+    }
+
+    /// Those too that were not heard.
+    fn all_of(&self, part: Part) -> impl Iterator<Item = (usize, &Label)> {
         let of = |group: usize| {
             let place = self.groups.binary_search_by_key(&group, |(group, _)| *group);
             place.map_or(Part::Train, |place| self.groups[place].1)
@@ -114,10 +159,11 @@ impl Split {
         known.filter(move |(_, label)| of(label.group) == part)
     }
 
-    /// Clips of `class` with target 1, and for each up to `rest` clips of other classes with target 0: of the same piece,
-    /// or of the same group and height, where there are any. No clip comes twice.
-    pub fn against_rest(&self, part: Part, class: usize, rest: usize) -> Rows {
-        let members: Vec<(usize, &Label)> = self.part(part).collect();
+    /// Clips of the class at `place` with target 1, and for each up to `rest` clips of other classes with target 0: of the same
+    /// piece, or of the same group and height, where there are any. No clip comes twice.
+    pub fn against_rest(&self, part: Part, place: usize, rest: usize) -> Rows {
+        let class = self.class(place);
+        let members: Vec<(usize, &Label)> = self.all_of(part).collect();
         let mut random = Random::new(class as u64, part as u64, PURPOSE);
         let mut taken = vec![false; self.labels.len()];
         let mut rows = Rows::default();
@@ -146,7 +192,9 @@ impl Split {
                 rows.targets.push(0.0);
             }
         }
-        rows
+        let heard = rows.clips.into_iter().zip(rows.targets).filter(|(clip, _)| self.is_heard(*clip));
+        let (clips, targets) = heard.unzip();
+        Rows { clips, targets }
     }
 
     /// Every clip of a part with its level, as deviations from `mean` in units of `deviation`.
@@ -237,6 +285,29 @@ mod tests {
                 own.len() == 4 && pieces.clone().all(|piece| piece.is_some() && Some(piece) == pieces.clone().next())
             );
         }
+    }
+
+    #[test]
+    fn some_classes_are_compared_with_what_all_are_compared_with() {
+        let clips = Concept::Notes.music(5).expect("notes have music");
+        let all = Split::new(clips.iter().map(|clip| Some(Label::from(clip))).collect());
+        let plan = all.clone().learning(vec![2, 9]);
+        let needed = plan.needed(3);
+        // Two of twelve, and three others for each, some of which are the same.
+        assert!((4 * clips.len() / 12..8 * clips.len() / 12).contains(&needed.len()), "{} clips", needed.len());
+        let heard = plan.heard((0..clips.len()).map(|clip| needed.contains(&clip)).collect());
+        assert_eq!((heard.count(), heard.class(1), heard.is_some()), (needed.len(), 9, true));
+        for part in [Part::Train, Part::Validation, Part::Test] {
+            for (place, class) in [(0, 2), (1, 9)] {
+                assert_eq!(heard.against_rest(part, place, 3), all.against_rest(part, class, 3));
+            }
+            assert!(heard.part(part).all(|(clip, _)| needed.contains(&clip)));
+        }
+        // A clip without sound is left out of what was chosen.
+        let silent = needed[1];
+        let fewer = heard.heard((0..clips.len()).map(|clip| clip != silent && needed.contains(&clip)).collect());
+        assert_eq!(fewer.count(), needed.len() - 1);
+        assert!(fewer.needed(3).iter().all(|clip| *clip != silent));
     }
 
     #[test]

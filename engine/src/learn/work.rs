@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::axes::Method;
+use super::axes::{self, Method};
 use super::chords::ChordParts;
 use super::family::{self, Learned, Request, TraitRequest};
+use super::joining::{beside, join, obstacle};
 use super::listener::Listener;
 use super::states::StateFolder;
 use super::watch::{Stage, Stopped, Watch};
@@ -19,6 +20,8 @@ use crate::dataset::concepts::{Clips, Concept};
 use crate::error::EngineError;
 use crate::handle::{self, ModelSource};
 use crate::model::{Model, directions_file};
+use crate::steering::class_set::ClassSet;
+use crate::steering::directions::Directions;
 use crate::steering::trait_files;
 
 pub use super::library::{Known, LibraryError, Place, export, import, known, remove};
@@ -81,10 +84,21 @@ pub struct Order {
     pub source: ModelSource,
     /// In this order.
     pub concepts: Vec<Concept>,
+    /// Of the notes, these. Some of them take less time, and join the user's own of before; chords take all twelve for
+    /// themselves whatever is here.
+    pub notes: ClassSet,
     /// How much time is spent.
     pub effort: Effort,
     /// What the music to learn from is rendered with.
     pub tones: Tones,
+}
+
+/// How much of what all notes take is heard for some of them, 0 to 1: these, and what each of them is compared with, which is
+/// drawn for each of them.
+pub fn share_of_listening(notes: ClassSet) -> f32 {
+    let (all, own) = (ClassSet::NOTES.len() as f32, notes.len() as f32);
+    let not_drawn = (1.0 - axes::REST as f32 / (all - 1.0)).powf(own);
+    ((own + (all - own) * (1.0 - not_drawn)) / all).min(1.0)
 }
 
 /// A trait to learn from the musician's own recordings.
@@ -218,8 +232,11 @@ fn learn(work: &Work, order: &Order, states: &StateFolder) -> Result<String, End
             };
             work.hear(&stage, Unit::Items, done as u64, all as u64);
         };
+        let path = folder.join(directions_file(concept.name()));
+        let only = (concept == Concept::Notes && order.notes != ClassSet::NOTES).then_some(order.notes);
         let request = Request {
             concept,
+            only,
             tones: &order.tones,
             clips: Clips::Music,
             instruments: order.effort.instruments(),
@@ -231,13 +248,30 @@ fn learn(work: &Work, order: &Order, states: &StateFolder) -> Result<String, End
         };
         let check = || check(work);
         let watch = Watch::hearing(&hear).checked_by(&check);
+        if only.is_some() {
+            to_join(&path, &family::outline(&listener, &request))?;
+        }
         let learned = workers.run(|| family::learn(&listener, &request, watch)).map_err(ended)?;
-        learned.directions.write(&folder.join(directions_file(concept.name())))?;
+        match to_join(&path, &learned.directions)? {
+            Some(old) => join(&old, &learned.directions).write(&path)?,
+            None => learned.directions.write(&path)?,
+        }
         // Each as soon as it is there: the others may take hours.
         handle::refresh_all();
-        said.push(words(concept.name(), &learned, "instruments"));
+        let name =
+            only.map_or_else(|| concept.name().to_owned(), |notes| format!("{} {}", concept.name(), notes.notes()));
+        said.push(words(&name, &learned, "instruments"));
     }
     Ok(said.join("; "))
+}
+
+/// What the user has already of the concept that is not learned now.
+fn to_join(path: &Path, new: &Directions) -> Result<Option<Directions>, Ended> {
+    let Some(old) = beside(path, &new.checkpoint_hash, &new.classes) else { return Ok(None) };
+    match obstacle(&old, new) {
+        Some(why) => Err(Ended::Failed(format!("{}: {why}", path.display()))),
+        None => Ok(Some(old)),
+    }
 }
 
 fn learn_trait(work: &Work, name: &str, order: &TraitOrder, states: &StateFolder) -> Result<String, Ended> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::block_weights::BlockWeights;
+use super::class_set::ClassSet;
 use super::doses::Lane;
 use super::push::Manner;
 use crate::model::directions_file;
@@ -277,6 +278,41 @@ impl Directions {
             return Err(shape_error(file, "dir", &expected, &[self.classes.len(), self.blocks, self.hidden]));
         }
         Ok(())
+    }
+
+    /// Which of a lane's classes these are: all of them, whatever their names, or some by name. `None` where they are no such
+    /// thing.
+    pub fn classes_of(&self, lane: Lane) -> Option<ClassSet> {
+        if self.classes.len() == lane.classes() {
+            return Some(ClassSet::first(lane.classes()));
+        }
+        let places: Vec<usize> = self.classes.iter().map(|name| lane.class_named(name)).collect::<Option<_>>()?;
+        let known: ClassSet = places.iter().copied().collect();
+        (known.len() == places.len() && !known.is_empty()).then_some(known)
+    }
+
+    /// The same with a place for each of the lane's classes, and nothing in the places of those that are not there.
+    pub(crate) fn spread(&self, lane: Lane) -> Self {
+        let place = |class: usize| self.classes.iter().position(|name| lane.class_named(name) == Some(class));
+        let classes = lane.classes();
+        let spread = |values: &[f32], each: usize| -> Vec<f32> {
+            let part = |class| match place(class) {
+                Some(own) => values[own * each..(own + 1) * each].to_vec(),
+                None => vec![0.0; each],
+            };
+            (0..classes).flat_map(part).collect()
+        };
+        let (blocks, hidden) = (self.blocks, self.hidden);
+        Self {
+            classes: (0..classes)
+                .map(|class| place(class).map(|own| self.classes[own].clone()).unwrap_or_default())
+                .collect(),
+            vectors: spread(&self.vectors, blocks * hidden),
+            scores: spread(&self.scores, blocks),
+            detectors: spread(&self.detectors, 2 * blocks),
+            levels: spread(&self.levels, 2 * blocks),
+            ..self.clone()
+        }
     }
 
     /// The vector of `class` at `block`.

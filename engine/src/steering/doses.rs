@@ -2,7 +2,7 @@
 //! that each position first had. No heap; audio-safe, used on the runner thread.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
-use crate::control::{Chord, TRAITS};
+use crate::control::{Chord, PitchClass, TRAITS};
 
 /// A steering lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +53,19 @@ impl Lane {
             Self::Note => 12,
             Self::Chord => Chord::COUNT,
             Self::Tempo | Self::Trait1 | Self::Trait2 | Self::Trait3 | Self::Trait4 => 1,
+        }
+    }
+
+    /// The number of a note or a chord by its name in files, "D" or "D minor". `None` for other lanes.
+    pub fn class_named(self, name: &str) -> Option<usize> {
+        let chord = |class: &usize| {
+            let (root, quality) = name.split_once(' ').unwrap_or((name, ""));
+            Chord::of_class(*class).is_some_and(|own| own.root.name() == root && own.quality.name() == quality)
+        };
+        match self {
+            Self::Note => PitchClass::NAMES.iter().position(|own| *own == name),
+            Self::Chord => (0..Chord::COUNT).find(chord),
+            _ => None,
         }
     }
 

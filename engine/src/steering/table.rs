@@ -2,6 +2,7 @@
 //! to the blocks' own norms; and their sum under a norm budget. Runs on the runner thread; no allocation after
 //! construction.
 
+use super::class_set::ClassSet;
 use super::detector::Detector;
 use super::directions::{Directions, DirectionsError};
 use super::doses::{Dose, Doses, Lane, MOST_OF_FAMILIES};
@@ -26,6 +27,8 @@ pub struct LaneTable {
     limits: Vec<f32>,
     /// `[class]`: where the class is heard best.
     probes: Vec<Probe>,
+    /// Classes that there are directions for; what the others have above is nothing.
+    known: ClassSet,
     gate: f32,
     conditional_only: bool,
     width: usize,
@@ -70,19 +73,26 @@ impl Probe {
 }
 
 impl LaneTable {
-    /// Scales unit directions by each block's mean norm, its weight and the calibrated dose.
+    /// Scales unit directions by each block's mean norm, its weight and the calibrated dose. Directions of some of the lane's
+    /// classes are told by their names; the others are then not steered to.
     ///
     /// # Errors
-    /// When the directions have not `classes` classes.
-    pub fn new(directions: &Directions, file: &str, classes: usize) -> Result<Self, DirectionsError> {
-        if directions.classes.len() != classes {
-            return Err(DirectionsError::Metadata {
-                file: file.to_owned(),
-                key: "classes",
-                expected: format!("{classes} classes"),
-                found: directions.classes.join(","),
-            });
-        }
+    /// When the directions have classes that the lane has not.
+    pub fn new(directions: &Directions, file: &str, lane: Lane) -> Result<Self, DirectionsError> {
+        let classes = lane.classes();
+        let known = match directions.classes_of(lane) {
+            Some(known) => known,
+            None => {
+                return Err(DirectionsError::Metadata {
+                    file: file.to_owned(),
+                    key: "classes",
+                    expected: format!("{classes} classes of {}, or some of them by name", lane.concept()),
+                    found: directions.classes.join(","),
+                });
+            }
+        };
+        let whole = (known.len() < classes).then(|| directions.spread(lane));
+        let directions = whole.as_ref().unwrap_or(directions);
         let (blocks, hidden) = (directions.blocks, directions.hidden);
         let holds = directions.manner == Manner::Hold;
         let mut full = Vec::with_capacity(if holds { 0 } else { classes * blocks * hidden });
@@ -124,7 +134,25 @@ impl LaneTable {
         let limit = |(block, norm): (usize, &f32)| norm * directions.full_dose * longest(block);
         let limits = directions.block_norms.iter().enumerate().map(limit).collect();
         let (gate, conditional_only) = (directions.gate, directions.conditional_only);
-        Ok(Self { full, limits, probes, gate, conditional_only, width: blocks * hidden, held })
+        Ok(Self { full, limits, probes, known, gate, conditional_only, width: blocks * hidden, held })
+    }
+
+    /// The same with the classes of another table that this one lacks. Tables of other manners cannot be one: then it stays as it is.
+    pub fn over(mut self, other: &Self) -> Self {
+        let alike = self.held.is_none() && other.held.is_none() && self.width == other.width;
+        let same = self.gate == other.gate && self.conditional_only == other.conditional_only;
+        let lacking = other.known.without(self.known);
+        if !alike || !same || self.probes.len() != other.probes.len() || lacking.is_empty() {
+            return self;
+        }
+        for class in lacking.iter() {
+            let own = class * self.width..(class + 1) * self.width;
+            self.full[own.clone()].copy_from_slice(&other.full[own]);
+            self.probes[class] = other.probes[class].clone();
+        }
+        self.limits.iter_mut().zip(&other.limits).for_each(|(limit, other)| *limit = limit.max(*other));
+        self.known = self.known.and(lacking);
+        self
     }
 
     /// The coin of a block in a step: a function of both alone, so that a rebuilt window gets what it first had.
@@ -192,9 +220,20 @@ impl Steering {
         self.tables[lane.index()].is_some()
     }
 
+    /// The classes that a lane can be steered to.
+    pub fn classes(&self, lane: Lane) -> ClassSet {
+        self.tables[lane.index()].as_ref().map_or(ClassSet::EMPTY, |table| table.known)
+    }
+
+    /// The table of a lane.
+    pub fn table(&self, lane: Lane) -> Option<&LaneTable> {
+        self.tables[lane.index()].as_deref()
+    }
+
     /// What tells whether a class of a lane is there.
     pub fn probe(&self, lane: Lane, class: u8) -> Option<&Probe> {
-        self.tables[lane.index()].as_ref()?.probes.get(usize::from(class))
+        let table = self.tables[lane.index()].as_ref()?;
+        table.probes.get(usize::from(class)).filter(|_| table.known.contains(usize::from(class)))
     }
 
     /// SHA-256 of all that the tables can add and ask, and of how their doses come; hex, empty without any.
@@ -211,6 +250,9 @@ impl Steering {
                 let parts = [&held.directions, &held.levels, &held.limits].into_iter().flatten();
                 parts.copied().chain([held.reach])
             });
+            // The table of a whole lane has the fingerprint that it had before there were others.
+            let whole = table.known.len() == table.probes.len();
+            table.known.iter().filter(|_| !whole).for_each(|class| digest.update([class as u8]));
             let all = single.into_iter().chain(probes).chain(table.full.iter().copied()).chain(held);
             all.for_each(|number| digest.update(number.to_le_bytes()));
         }
@@ -238,8 +280,9 @@ impl Steering {
     /// The doses that hold, to be applied block by block. They share one budget.
     pub fn pushes(&self, doses: &Doses) -> ArrayVec<Push<'_>, MOST_OF_FAMILIES> {
         let held = |dose: &Dose| {
-            let held = self.tables[dose.lane.index()].as_ref()?.held.as_ref()?;
             let class = usize::from(dose.class);
+            let table = self.tables[dose.lane.index()].as_ref().filter(|table| table.known.contains(class))?;
+            let held = table.held.as_ref()?;
             Some(Push {
                 directions: held.directions.get(class * self.width()..(class + 1) * self.width())?,
                 levels: held.levels.get(2 * class * self.blocks..2 * (class + 1) * self.blocks)?,
@@ -267,7 +310,9 @@ impl Steering {
     /// caller then injects nothing at all, so that strength 0 is bit-equal to the unsteered model.
     pub fn write(&self, doses: &Doses, step: u32, out: &mut [f32]) -> bool {
         let known = || {
-            let table = |dose: &Dose| self.tables[dose.lane.index()].as_deref().filter(|table| table.held.is_none());
+            let adds = |table: &&LaneTable, class: u8| table.held.is_none() && table.known.contains(usize::from(class));
+            let table =
+                move |dose: &Dose| self.tables[dose.lane.index()].as_deref().filter(|table| adds(table, dose.class));
             doses.as_slice().iter().filter_map(move |dose| Some((dose, table(dose)?)))
         };
         let mut count = 0;
@@ -300,11 +345,12 @@ impl Steering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::{Chord, PitchClass, Quality};
     use crate::steering::directions::tests::example;
 
     fn steering() -> Steering {
         let mut steering = Steering::new(2, 4);
-        steering.set(Lane::Note, LaneTable::new(&example(), "example", 12).expect("12 notes"));
+        steering.set(Lane::Note, LaneTable::new(&example(), "example", Lane::Note).expect("12 notes"));
         steering
     }
 
@@ -327,7 +373,7 @@ mod tests {
         let mut directions = example();
         directions.scores[2 * 5 + 1] = 0.9;
         directions.detectors[2 * (2 * 5 + 1)] = 3.0;
-        let table = LaneTable::new(&directions, "example", 12).expect("12 notes");
+        let table = LaneTable::new(&directions, "example", Lane::Note).expect("12 notes");
         let mut steering = Steering::new(2, 4);
         steering.set(Lane::Note, table);
         let probe = steering.probe(Lane::Note, 5).expect("a note");
@@ -344,7 +390,7 @@ mod tests {
         let steering = |dose: f32| {
             let mut steering = Steering::new(2, 4);
             let directions = Directions { full_dose: dose, ..example() };
-            steering.set(Lane::Note, LaneTable::new(&directions, "example", 12).expect("12 notes"));
+            steering.set(Lane::Note, LaneTable::new(&directions, "example", Lane::Note).expect("12 notes"));
             steering.fingerprint()
         };
         assert_eq!(steering(0.5), super::tests::steering().fingerprint());
@@ -356,10 +402,10 @@ mod tests {
     fn the_gate_opens_for_its_share_of_blocks_and_steps() {
         let mut steering = Steering::new(2, 4);
         let directions = Directions { gate: 0.3, conditional_only: true, ..example() };
-        steering.set(Lane::Note, LaneTable::new(&directions, "example", 12).expect("12 notes"));
+        steering.set(Lane::Note, LaneTable::new(&directions, "example", Lane::Note).expect("12 notes"));
         assert!(steering.conditional_only() && !super::tests::steering().conditional_only());
         // Directions for both rows are refused beside it.
-        let both = LaneTable::new(&example(), "example", 12).expect("12 notes");
+        let both = LaneTable::new(&example(), "example", Lane::Note).expect("12 notes");
         let refused = steering.check_rows(&both, "chords.safetensors").expect_err("other rows").to_string();
         assert!(refused.contains("chords.safetensors") && refused.contains("rows"), "{refused}");
         assert!(super::tests::steering().check_rows(&both, "").is_ok());
@@ -378,7 +424,7 @@ mod tests {
     fn a_lane_that_holds_adds_nothing_and_pushes_by_its_levels() {
         let held = Directions { manner: Manner::Hold, full_dose: 2.0, ..example() };
         let mut steering = Steering::new(2, 4);
-        steering.set(Lane::Note, LaneTable::new(&held, "example", 12).expect("12 notes"));
+        steering.set(Lane::Note, LaneTable::new(&held, "example", Lane::Note).expect("12 notes"));
         let both = doses(&[(Lane::Note, 0, 0.5), (Lane::Note, 1, -0.25)]);
         let mut out = vec![7.0; 8];
         assert!(steering.holds(Lane::Note) && !steering.write(&both, 0, &mut out));
@@ -396,7 +442,89 @@ mod tests {
         assert!(!steering().write(&Doses::NONE, 0, &mut out));
         assert!(!steering().write(&doses(&[(Lane::Tempo, 0, 1.0)]), 0, &mut out));
         assert_eq!(out, [7.0; 8]);
-        assert!(LaneTable::new(&example(), "example", 48).is_err());
+        assert!(LaneTable::new(&example(), "example", Lane::Chord).is_err(), "notes are no chords");
+        let odd = Directions { classes: vec!["H".to_owned()], ..example() };
+        assert!(LaneTable::new(&odd, "example", Lane::Note).is_err());
+    }
+
+    /// These notes of the example, as if no others had been learned.
+    fn some(notes: &[&str]) -> Directions {
+        let whole = example();
+        let keep: Vec<usize> =
+            notes.iter().filter_map(|note| whole.classes.iter().position(|own| own == note)).collect();
+        let of = |values: &[f32], each: usize| -> Vec<f32> {
+            keep.iter().flat_map(|class| values[class * each..(class + 1) * each].to_vec()).collect()
+        };
+        Directions {
+            classes: notes.iter().map(|note| (*note).to_owned()).collect(),
+            vectors: of(&whole.vectors, 8),
+            scores: of(&whole.scores, 2),
+            detectors: of(&whole.detectors, 4),
+            levels: of(&whole.levels, 4),
+            ..whole
+        }
+    }
+
+    #[test]
+    fn a_lane_that_lacks_notes_steers_to_the_others_only() {
+        for manner in [Manner::Add, Manner::Hold] {
+            let (mut whole, mut partial) = (Steering::new(2, 4), Steering::new(2, 4));
+            let lane = |directions: &Directions| {
+                LaneTable::new(&Directions { manner, ..directions.clone() }, "example", Lane::Note).expect("notes")
+            };
+            // In any order.
+            partial.set(Lane::Note, lane(&some(&["A", "D"])));
+            whole.set(Lane::Note, lane(&example()));
+            assert_eq!(partial.classes(Lane::Note).notes(), "D, A");
+            assert_ne!(partial.fingerprint(), whole.fingerprint());
+            for class in 0..12 {
+                let own = doses(&[(Lane::Note, class, 0.5)]);
+                let written = |steering: &Steering| {
+                    let mut out = vec![7.0; 8];
+                    (steering.write(&own, 0, &mut out), out)
+                };
+                let known = class == 2 || class == 9;
+                let (expected, pushes) = match known {
+                    true => (written(&whole), whole.pushes(&own)),
+                    false => ((false, vec![7.0; 8]), ArrayVec::new()),
+                };
+                assert_eq!(written(&partial), expected, "{manner:?} {class}");
+                assert_eq!(partial.pushes(&own).len(), pushes.len(), "{manner:?} {class}");
+                assert_eq!(partial.probe(Lane::Note, class), whole.probe(Lane::Note, class).filter(|_| known));
+            }
+        }
+    }
+
+    #[test]
+    fn chords_too_are_told_by_their_names() {
+        let names = ["C major", "A minor"].map(str::to_owned).to_vec();
+        let chords = Directions { classes: names, ..some(&["C", "A"]) };
+        let mut steering = Steering::new(2, 4);
+        steering.set(Lane::Chord, LaneTable::new(&chords, "chords", Lane::Chord).expect("two chords"));
+        let class = |root: u8, quality| Chord { root: PitchClass::of_key(root), quality }.class();
+        let expected = [class(0, Quality::Major), class(9, Quality::Minor)];
+        assert_eq!(steering.classes(Lane::Chord), expected.into_iter().collect());
+        let mut out = vec![7.0; 8];
+        assert!(!steering.write(&doses(&[(Lane::Chord, class(0, Quality::Minor) as u8, 1.0)]), 0, &mut out));
+    }
+
+    #[test]
+    fn a_table_is_filled_up_from_another() {
+        let table = |directions: &Directions| LaneTable::new(directions, "example", Lane::Note).expect("notes");
+        let stronger = Directions { full_dose: 0.75, ..some(&["A"]) };
+        let written = |table: LaneTable, class| {
+            let mut steering = Steering::new(2, 4);
+            steering.set(Lane::Note, table);
+            let mut out = vec![7.0; 8];
+            steering.write(&doses(&[(Lane::Note, class, 1.0)]), 0, &mut out);
+            out
+        };
+        let both = || table(&stronger).over(&table(&example()));
+        assert_eq!(written(both(), 9), written(table(&stronger), 9));
+        assert_eq!(written(both(), 2), written(table(&example()), 2));
+        assert_eq!((both().known, both().limits), (ClassSet::NOTES, vec![1.5, 2.25]));
+        let held = Directions { manner: Manner::Hold, ..example() };
+        assert_eq!(table(&stronger).over(&table(&held)).known.notes(), "A");
     }
 
     #[test]
@@ -421,7 +549,7 @@ mod tests {
             // Each trait has a component of its own in every block.
             own.vectors = (0..8).map(|i| f32::from(u8::from(i % 4 == place))).collect();
             (own.scores, own.detectors, own.levels) = (vec![0.75; 2], vec![0.25; 4], vec![0.5; 4]);
-            steering.set(lane, LaneTable::new(&own, "own", 1).expect("one class"));
+            steering.set(lane, LaneTable::new(&own, "own", lane).expect("one class"));
         }
         let mut out = vec![0.0; 8];
         let some = doses(&[(Lane::Trait1, 0, 0.3), (Lane::Trait3, 0, -0.4)]);

@@ -9,7 +9,8 @@ use nice_plug::context::gui::{GuiContext, ParamSetter};
 use nice_plug::prelude::Param;
 use nice_plug_egui::baseview::{HandlerError, WindowSize};
 use nice_plug_egui::{EguiEditorState, NiceEguiApp, resizable_window::ResizableWindow};
-use tiller_engine::status::Status;
+use tiller_engine::status::{State, Status};
+use tiller_engine::steering::class_set::ClassSet;
 
 use crate::controllers::Learnable;
 use crate::editor::cadence::Cadence;
@@ -184,9 +185,11 @@ impl App {
         let needed = hint + theme::ROW + 4.0 + KEYS.0 + self.timeline.least() + shape + 4.0 * theme::GAP;
         let spare = (room - needed).max(0.0);
         let tall = (KEYS.0 + 0.3 * spare).min(KEYS.1);
+        // What a model can be steered to is known once it is there.
+        let [notes, chords, _] = if status.state == State::Ready { status.targets } else { [ClassSet::first(64); 3] };
         ui.columns(2, |columns| {
-            keys::keys(&mut columns[0], desk.params, desk.setter, readings.target, tall);
-            chords::chords(&mut columns[1], desk.params, desk.setter, readings.target.chord, tall);
+            keys::keys(&mut columns[0], desk.params, desk.setter, readings.target, notes, tall);
+            chords::chords(&mut columns[1], desk.params, desk.setter, readings.target.chord, chords, tall);
         });
         let height = self.timeline.least() + spare - (tall - KEYS.0);
         let now = Now { fresh, sounding: readings.sounding };

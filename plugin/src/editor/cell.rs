@@ -19,6 +19,8 @@ pub struct Cell<'a> {
     pub sounding: bool,
     /// The keyboard is on it.
     pub focused: bool,
+    /// The model that plays cannot be steered to it.
+    pub missing: bool,
     /// Its colour while it is neither.
     pub fill: egui::Color32,
     /// Its colour while chosen.
@@ -33,7 +35,10 @@ impl Cell<'_> {
     /// Draws it; `true` when it was clicked.
     pub fn show(&self, ui: &Ui, id: Id) -> bool {
         let response = ui.interact(self.rect, id, Sense::CLICK);
-        let (mut fill, ink) = if self.chosen { (self.accent, self.ink) } else { (self.fill, theme::TEXT) };
+        let (mut fill, mut ink) = if self.chosen { (self.accent, self.ink) } else { (self.fill, theme::TEXT) };
+        if self.missing {
+            (fill, ink) = (fill.lerp_to_gamma(theme::PANEL, 0.7), theme::LINE);
+        }
         if response.hovered() && !self.chosen {
             fill = fill.lerp_to_gamma(theme::ASKED, 0.25);
         }
@@ -47,7 +52,12 @@ impl Cell<'_> {
         if self.focused {
             theme::focus_ring(painter, self.rect);
         }
-        response.clicked()
+        let clicked = response.clicked();
+        if self.missing {
+            response
+                .on_hover_text("Not learned for this model: it is not steered there. The page of models learns it.");
+        }
+        clicked
     }
 }
 

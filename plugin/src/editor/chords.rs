@@ -4,6 +4,7 @@ use egui::{Align2, Rect, Sense, Ui, pos2, vec2};
 use nice_plug::context::gui::ParamSetter;
 use nice_plug::prelude::Param;
 use tiller_engine::control::{Chord, PitchClass, Quality};
+use tiller_engine::steering::class_set::ClassSet;
 
 use crate::editor::cell::{Cell, pad_focus};
 use crate::editor::{slider, theme};
@@ -29,8 +30,16 @@ pub fn chord_name(chord: Chord) -> String {
     format!("{}{suffix}", chord.root.name())
 }
 
-/// Draws the pad over the whole width that is left, `height` points high. `sounding` is the chord that is heard now.
-pub fn chords(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, sounding: Option<Chord>, height: f32) {
+/// Draws the pad over the whole width that is left, `height` points high. `sounding` is the chord that is heard now;
+/// `known` are those that the model can be steered to.
+pub fn chords(
+    ui: &mut Ui,
+    params: &TillerParams,
+    setter: &ParamSetter<'_>,
+    sounding: Option<Chord>,
+    known: ClassSet,
+    height: f32,
+) {
     let (place, _) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
     let id = ui.scope_id().with("chords");
     let focus = pad_focus(ui, place, id, 12, ROWS.len());
@@ -55,6 +64,7 @@ pub fn chords(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, soun
                 chosen,
                 sounding: sounding == Some(own),
                 focused,
+                missing: !known.contains(own.class()),
                 fill: if class.name().ends_with('#') { theme::GROUND } else { theme::WELL },
                 accent: theme::ASKED,
                 ink: theme::GROUND,

@@ -4,6 +4,7 @@ use egui::{Rect, Sense, Ui, pos2, vec2};
 use nice_plug::context::gui::ParamSetter;
 use nice_plug::prelude::Param;
 use tiller_engine::control::PitchClass;
+use tiller_engine::steering::class_set::ClassSet;
 
 use crate::editor::cell::{Cell, pad_focus};
 use crate::editor::{slider, theme};
@@ -24,8 +25,15 @@ struct Place {
 }
 
 /// Draws the keys over the whole width that is left, `height` points high. `sounding` is what the frame is steered to that is
-/// heard now: the tones of a chord are ringed too.
-pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, sounding: Target, height: f32) {
+/// heard now: the tones of a chord are ringed too. `known` are the notes that the model can be steered to; the others are greyed.
+pub fn keys(
+    ui: &mut Ui,
+    params: &TillerParams,
+    setter: &ParamSetter<'_>,
+    sounding: Target,
+    known: ClassSet,
+    height: f32,
+) {
     let (place, _) = ui.allocate_exact_size(vec2(ui.available_width(), height), Sense::hover());
     let id = ui.scope_id().with("keys");
     let focus = pad_focus(ui, place, id, 13, 1);
@@ -42,6 +50,7 @@ pub fn keys(ui: &mut Ui, params: &TillerParams, setter: &ParamSetter<'_>, soundi
             chosen,
             sounding: class.is_some_and(|class| sounding.holds(class)),
             focused,
+            missing: class.is_some_and(|class| !known.contains(class.index())),
             fill: match class {
                 None => theme::WELL,
                 Some(_) if black => theme::GROUND,

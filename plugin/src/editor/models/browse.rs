@@ -74,6 +74,11 @@ impl Browser {
     /// Draws field, button and, while it is open, the folder. Gives what was chosen just now: paths that were typed, pasted or
     /// clicked, a folder for all of its files.
     pub fn show(&mut self, ui: &mut Ui, clerk: &Clerk, hint: &str) -> Vec<PathBuf> {
+        self.show_beside(ui, clerk, hint, &[])
+    }
+
+    /// The same beside what was chosen before, which is marked: one file after the other is clicked while the look stays open.
+    pub fn show_beside(&mut self, ui: &mut Ui, clerk: &Clerk, hint: &str, taken: &[PathBuf]) -> Vec<PathBuf> {
         let mut chosen = Vec::new();
         let row = vec2(ui.available_width(), theme::ROW);
         ui.allocate_ui_with_layout(row, Layout::right_to_left(Align::Center), |ui| {
@@ -102,7 +107,7 @@ impl Browser {
             }
         });
         if self.open {
-            self.folder(ui, clerk, &mut chosen);
+            self.folder(ui, clerk, taken, &mut chosen);
         }
         chosen
     }
@@ -115,7 +120,7 @@ impl Browser {
         });
     }
 
-    fn folder(&mut self, ui: &mut Ui, clerk: &Clerk, chosen: &mut Vec<PathBuf>) {
+    fn folder(&mut self, ui: &mut Ui, clerk: &Clerk, taken: &[PathBuf], chosen: &mut Vec<PathBuf>) {
         let listing = self.listing.clone();
         let listing = listing.lock();
         let mut next = None;
@@ -151,8 +156,11 @@ impl Browser {
                 {
                     let name = path.file_name().unwrap_or_default().to_string_lossy();
                     let text = if is_folder { format!("{name}/") } else { name.into_owned() };
-                    let button = egui::Button::new(text).truncate().fill(egui::Color32::TRANSPARENT);
-                    if ui.add(button).clicked() {
+                    let here = taken.contains(path);
+                    let (fill, ink) =
+                        if here { (theme::LINE, theme::QUIET) } else { (egui::Color32::TRANSPARENT, theme::TEXT) };
+                    let button = egui::Button::new(RichText::new(text).color(ink)).truncate().fill(fill);
+                    if ui.add_enabled(!here, button).clicked() {
                         match is_folder {
                             true => next = Some(path.clone()),
                             false => chosen.push(path.clone()),

@@ -64,13 +64,18 @@ impl Side {
                         files.remove(index);
                     }
                     if files.is_empty() {
-                        let text = "WAV or FLAC; three files or more say it better than one.";
-                        ui.label(RichText::new(text).size(theme::SMALL).color(theme::QUIET));
+                        let text = "WAV or FLAC; three files or more say it better than one. Copy files in the file manager and \
+                                    paste them below, or browse and click one after the other.";
+                        // Columns would stretch its lines.
+                        ui.with_layout(Layout::top_down(Align::LEFT), |ui| {
+                            ui.label(RichText::new(text).size(theme::SMALL).color(theme::QUIET));
+                        });
                     }
                 });
             });
+            let taken = files.clone();
             drop(files);
-            let added = self.browser.show(ui, page.clerk, "File or folder");
+            let added = self.browser.show_beside(ui, page.clerk, "Files or a folder", &taken);
             if !added.is_empty() {
                 let files = self.files.clone();
                 page.ask(move || shelf::add_sounds(&added, &files));

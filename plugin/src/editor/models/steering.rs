@@ -3,8 +3,10 @@
 
 use egui::{RichText, Ui};
 use tiller_engine::background::Kind;
+use tiller_engine::control::PitchClass;
 use tiller_engine::dataset::concepts::Concept;
 use tiller_engine::learn::work::{self as learning, Effort, Known as Directions, Order, Place, Tones};
+use tiller_engine::steering::class_set::ClassSet;
 
 use crate::editor::choice::{named_row, option};
 use crate::editor::desk::group;
@@ -31,6 +33,7 @@ enum Files {
 pub struct SteeringView {
     /// Beside [`CONCEPTS`].
     wanted: [bool; 3],
+    notes: ClassSet,
     effort: Effort,
     files: Files,
     import: Browser,
@@ -41,6 +44,7 @@ impl Default for SteeringView {
     fn default() -> Self {
         Self {
             wanted: [true, false, false],
+            notes: ClassSet::NOTES,
             effort: Effort::default(),
             files: Files::Closed,
             import: Browser::new(Wanted::Files(&["safetensors"])),
@@ -54,13 +58,20 @@ impl SteeringView {
     pub fn show(&mut self, ui: &mut Ui, page: Page<'_>, known: &Known) {
         group(ui, "What it can be steered to", |ui| {
             for (concept, name) in CONCEPTS {
-                let found = known.directions.iter().find(|own| own.lane.is_some() && own.name == concept.name());
-                named_row(ui, name, |ui| match found {
-                    Some(own) => described(ui, own),
-                    None => _ = ui.label(RichText::new("not learned yet").color(theme::QUIET)),
-                });
-                if let Some(problem) = found.and_then(|own| own.problem.as_ref()) {
-                    ui.label(RichText::new(problem).size(theme::SMALL).color(theme::BAD));
+                let own = known.directions.iter().filter(|own| own.lane.is_some() && own.name == concept.name());
+                // More than one where what comes first lacks classes.
+                let mut found = own.filter(|own| own.in_use || own.problem.is_some()).peekable();
+                if found.peek().is_none() {
+                    named_row(ui, name, |ui| _ = ui.label(RichText::new("not learned yet").color(theme::QUIET)));
+                }
+                for (place, own) in found.enumerate() {
+                    named_row(ui, if place == 0 { name } else { "" }, |ui| {
+                        ui.add_space(0.0);
+                        described(ui, own);
+                    });
+                    if let Some(problem) = &own.problem {
+                        ui.label(RichText::new(problem).size(theme::SMALL).color(theme::BAD));
+                    }
                 }
             }
             for own in known.directions.iter().filter(|own| own.lane.is_none()) {
@@ -90,8 +101,8 @@ impl SteeringView {
             return;
         }
         for order in page.known.unfinished.iter().filter(|order| order.source == source) {
-            let names: Vec<&str> = order.concepts.iter().map(|concept| name(*concept)).collect();
-            ui.label(format!("Learning of {} was interrupted.", names.join(", ").to_lowercase()));
+            let names: Vec<String> = order.concepts.iter().map(|concept| asked(*concept, order.notes)).collect();
+            ui.label(format!("Learning of {} was interrupted.", names.join(", ")));
             ui.horizontal(|ui| {
                 if ui.button("Go on").clicked() {
                     begin(page, order.clone());
@@ -110,6 +121,9 @@ impl SteeringView {
                 *wanted ^= option(ui, name, *wanted);
             }
         });
+        if self.wanted[0] {
+            self.notes(ui);
+        }
         named_row(ui, "Effort", |ui| {
             for (effort, name) in [(Effort::Taste, "a taste"), (Effort::Quick, "quick"), (Effort::Full, "full")] {
                 if option(ui, name, self.effort == effort) {
@@ -132,7 +146,36 @@ impl SteeringView {
         let concepts: Vec<Concept> =
             CONCEPTS.into_iter().zip(self.wanted).filter(|(_, wanted)| *wanted).map(|(one, _)| one.0).collect();
         if ui.add_enabled(!concepts.is_empty(), egui::Button::new("Learn")).clicked() {
-            begin(page, Order { source, concepts, effort: self.effort, tones: Tones::BuiltIn });
+            let (notes, effort) = (self.notes, self.effort);
+            begin(page, Order { source, concepts, notes, effort, tones: Tones::BuiltIn });
+        }
+    }
+
+    /// Which of the notes: all, or those that are pressed.
+    fn notes(&mut self, ui: &mut Ui) {
+        let all = self.notes == ClassSet::NOTES;
+        named_row(ui, "Which notes", |ui| {
+            ui.spacing_mut().button_padding.x = 5.0;
+            if option(ui, "all", all) {
+                self.notes = ClassSet::NOTES;
+            }
+            for note in (0..12).filter_map(PitchClass::new) {
+                if option(ui, note.name(), !all && self.notes.contains(note.index())) {
+                    // The first one that is pressed is the only one; without the last one it is all again.
+                    let before = if all { ClassSet::EMPTY } else { self.notes };
+                    let after = before.toggled(note.index());
+                    self.notes = if after.is_empty() { ClassSet::NOTES } else { after };
+                }
+            }
+        });
+        if !all {
+            let percent = (100.0 * learning::share_of_listening(self.notes)).round();
+            let chords = if self.wanted[1] { " Chords hear all twelve notes whatever is chosen here." } else { "" };
+            let text = format!(
+                "Hears {percent} % of what all twelve take: what a note is told from is heard too. Other notes that you have \
+                 learned stay as they are.{chords}"
+            );
+            note(ui, &text);
         }
     }
 
@@ -174,7 +217,12 @@ fn described(ui: &mut Ui, own: &Directions) {
         Place::Beside => "beside the model",
         Place::Own => "yours",
     };
+    let some = own.lane.is_some_and(|lane| (1..lane.classes()).contains(&own.classes.len()));
     let text = match (&own.lane, &own.told) {
+        (Some(_), told) if some => {
+            let told = told.map_or_else(String::new, |told| format!(", {told}"));
+            format!("{}: {place}{told}", own.classes.join(", "))
+        }
         (None, Some(told)) => format!("{}, {place}, {told}", own.name),
         (None, None) => format!("{}, {place}", own.name),
         (Some(_), Some(told)) => format!("{place}, {told}"),
@@ -189,8 +237,12 @@ fn begin(page: Page<'_>, order: Order) {
     page.ask(move || learning::begin(&background, order).map_err(|error| error.to_string()));
 }
 
-fn name(concept: Concept) -> &'static str {
-    CONCEPTS.into_iter().find(|(one, _)| *one == concept).map_or("concepts", |(_, name)| name)
+/// What an order is for, in a sentence.
+fn asked(concept: Concept, notes: ClassSet) -> String {
+    match concept {
+        Concept::Notes if notes != ClassSet::NOTES => format!("the notes {}", notes.notes()),
+        _ => concept.name().to_owned(),
+    }
 }
 
 fn note(ui: &mut Ui, text: &str) {
