@@ -55,7 +55,7 @@ mod tests {
     fn it_is_made_anew_when_doses_or_their_meaning_change() {
         let mut steering = Steering::new(2, 4);
         let mut directions = example();
-        steering.set(Lane::Note, LaneTable::new(&directions, "example", 12).expect("12 notes"));
+        steering.set(Lane::Note, LaneTable::new(&directions, "example", Lane::Note).expect("12 notes"));
         let doses = |amount: f32| {
             let mut doses = Doses::NONE;
             doses.push(Dose { lane: Lane::Note, class: 0, amount });
@@ -72,13 +72,13 @@ mod tests {
         assert!(injection.table().version > version && injection.table().values[0] == 2.0 * values[0]);
         // Twice the directions: the same doses are twice as much.
         directions.full_dose *= 2.0;
-        steering.set(Lane::Note, LaneTable::new(&directions, "example", 12).expect("12 notes"));
+        steering.set(Lane::Note, LaneTable::new(&directions, "example", Lane::Note).expect("12 notes"));
         injection.forget();
         assert!(injection.write(&steering, &doses(1.0), 4));
         assert_eq!(injection.table().values[0], 4.0 * values[0]);
         // A coin for each block and step: what one step gets, the next may not.
         directions.gate = 0.5;
-        steering.set(Lane::Note, LaneTable::new(&directions, "example", 12).expect("12 notes"));
+        steering.set(Lane::Note, LaneTable::new(&directions, "example", Lane::Note).expect("12 notes"));
         injection.forget();
         let mut sums = Vec::new();
         for step in 0..32 {
