@@ -22,7 +22,7 @@ from parity import columns_of, draw_of, rows_of
 FRAME = 0.02
 TOKENS = 16
 WARM_UP = 20
-# Overlap, prefetch, early weights.
+# Overlap, prefetch, early reads.
 VARIANTS = [(1, 0, 0), (1, 32 << 10, 1), (0, 0, 0)]
 
 

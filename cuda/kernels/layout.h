@@ -126,7 +126,7 @@ struct Attend {
     uint32_t *tickets;
     int32_t query_stride, hidden, heads, capacity, chunks;
     float factor;
-    // 1: a prompt's first keys and values are read before the query is ready.
+    // 1: keys and values that have long been there are read before the query is ready.
     int32_t early, unused;
 };
 

@@ -159,7 +159,7 @@ pub struct Settings {
     pub overlap: u32,
     /// Bytes of its weights that a thread block asks for before its input is ready.
     pub prefetch: u32,
-    /// 1: a layer's first weights are read into registers before its input is ready.
+    /// 1: a layer's first weights, and keys and values that have long been there, are read into registers before its input is ready.
     pub early: u32,
 }
 
