@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -38,6 +39,8 @@ struct Ahead {
     start: AtomicUsize,
     /// From the first byte of one chunk to that of the next.
     chunk: AtomicUsize,
+    /// How many of them.
+    chunks: AtomicUsize,
 }
 
 /// How far a thread has fetched them.
@@ -66,26 +69,24 @@ fn fetch(address: usize) {
 struct Apart<T>(T);
 
 /// What the callers and the workers share.
-/// A job lives from the store of its ticket until `left` is zero. In between, each chunk is claimed by one
-/// compare-exchange of the ticket and subtracted from `left` after it ran. So whoever holds a claim that it has not
+/// A job lives from the store of its unclaimed chunks until `left` is zero. In between, each chunk is claimed by one
+/// compare-exchange of a side's word and subtracted from `left` after it ran. So whoever holds a claim that it has not
 /// subtracted yet knows that `left` is not zero, that the `run` of that job has not returned, and that `job` is neither
-/// written nor dead. A claim is one of the job that is current when the exchange succeeds, and `job` is read only after
-/// it: a thread that slept for a hundred jobs fails its exchange, or claims from the newest.
+/// written nor dead, on either side. A claim is one of the job that is current when the exchange succeeds, and that side's
+/// `job` is read only after it: a thread that slept for a hundred jobs fails its exchange, or claims from the newest.
 #[derive(Default)]
 struct Shared {
-    /// `generation << 32 | chunks << 16 | next`: there is work while `next < chunks`, and 65,535 chunks at most.
-    ticket: Apart<AtomicU64>,
+    sides: [Apart<Side>; 2],
     /// Chunks that are not done, and `WAITING`.
     left: Apart<AtomicU32>,
     /// A bit for each worker that is parked or about to be.
     asleep: Apart<AtomicU64>,
-    /// A caller owns the pool: it alone writes `job`, `left` and new tickets.
+    /// A caller owns the pool: it alone writes jobs, `left` and new chunks.
     taken: AtomicBool,
     stop: AtomicBool,
     /// Threads that may work, the caller included. Workers beyond it sleep.
     limit: AtomicUsize,
     ahead: Apart<Ahead>,
-    job: UnsafeCell<Option<Job>>,
     /// The panic of a task, on its way to the caller.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -113,21 +114,58 @@ fn spin(limit: Duration, found: impl Fn() -> bool) -> bool {
     }
 }
 
-/// The next chunk of a ticket that has one.
-fn next_chunk(ticket: u64) -> Option<usize> {
-    let (chunks, next) = ((ticket >> 16) & 0xffff, ticket & 0xffff);
-    (next < chunks).then_some(next as usize)
+/// The chunks of one side that nobody has claimed: `generation << 32 | end << 16 | next`. Even threads and odd ones have a
+/// side each and claim its chunks in ascending order, so that what a thread reads lies in one stretch, which is what a
+/// processor's prefetchers want. Whoever is through with its own takes what is left of the other, from its end. A word for
+/// each side, because a cache line that two cores write goes to and fro between them at every claim: 0.2 us each way where
+/// they have no cache in common.
+#[derive(Clone, Copy)]
+struct Unclaimed(u64);
+
+impl Unclaimed {
+    fn new(generation: u64, chunks: Range<usize>) -> Self {
+        Self(generation << 32 | (chunks.end as u64) << 16 | chunks.start as u64)
+    }
+
+    fn generation(self) -> u64 {
+        self.0 >> 32
+    }
+
+    fn chunks(self) -> Range<usize> {
+        (self.0 & 0xffff) as usize..(self.0 >> 16 & 0xffff) as usize
+    }
+
+    /// Without its first chunk, or its last, and that chunk.
+    fn claim(self, last: bool) -> Option<(Self, usize)> {
+        let mut chunks = self.chunks();
+        let chunk = if last { chunks.next_back() } else { chunks.next() }?;
+        Some((Self::new(self.generation(), chunks), chunk))
+    }
+}
+
+/// What a thread needs for a claim and to do what it claimed, in one cache line.
+#[derive(Default)]
+struct Side {
+    unclaimed: AtomicU64,
+    job: UnsafeCell<Option<Job>>,
+}
+
+/// The first chunk of each side, and the end.
+fn borders(chunks: usize) -> [usize; 3] {
+    [0, chunks.div_ceil(2), chunks]
 }
 
 impl Shared {
     /// As [`spin`], and fetches meanwhile what the thread's chunk of the next job begins with.
     fn spin_ahead(&self, thread: usize, fetched: &mut Fetched, limit: Duration, found: impl Fn() -> bool) -> bool {
-        let Ahead { start, chunk } = &self.ahead.0;
-        let (start, chunk) = (start.load(Ordering::Relaxed), chunk.load(Ordering::Relaxed));
+        let Ahead { start, chunk, chunks } = &self.ahead.0;
+        let [start, chunk, chunks] = [start, chunk, chunks].map(|x| x.load(Ordering::Relaxed));
         if fetched.start != start {
             *fetched = Fetched { start, bytes: 0 };
         }
-        let (from, most) = (start.wrapping_add(thread * chunk), chunk.min(FETCH));
+        // Its first claim; the threads of a side take turns.
+        let first = borders(chunks)[thread % 2] + thread / 2;
+        let (from, most) = (start.wrapping_add(first.wrapping_mul(chunk)), chunk.min(FETCH));
         while fetched.bytes < most {
             if found() {
                 return true;
@@ -139,20 +177,43 @@ impl Shared {
         spin(limit, found)
     }
 
-    /// Claims one chunk of the current job. `next` stays at or below `chunks`, so the sum never carries out of its
-    /// field. Acquire pairs with the store of the ticket even after other claims, which continue its release sequence.
-    fn claim(&self) -> Option<usize> {
-        let claimed = |ticket| next_chunk(ticket).map(|_| ticket + 1);
-        self.ticket.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, claimed).ok().and_then(next_chunk)
+    /// Claims one chunk of a side, its first or its last. Acquire pairs with the store of the chunks even after other claims,
+    /// which continue its release sequence.
+    fn claim(&self, side: usize, last: bool) -> Option<usize> {
+        let mut chunk = None;
+        let claimed = |word| {
+            let (rest, claimed) = Unclaimed(word).claim(last)?;
+            chunk = Some(claimed);
+            Some(rest.0)
+        };
+        self.sides[side].0.unclaimed.fetch_update(Ordering::Acquire, Ordering::Relaxed, claimed).ok()?;
+        chunk
     }
 
-    /// Does chunks of the current job until none is left to claim; `true` when another thread took some in between, so
-    /// that the two had a core each. Never unwinds.
+    /// The chunks of a side that are not claimed, now or a moment ago.
+    fn unclaimed(&self, side: usize, order: Ordering) -> Range<usize> {
+        Unclaimed(self.sides[side].0.unclaimed.load(order)).chunks()
+    }
+
+    /// Whether there is something to claim, for a thread of this side.
+    fn has_work(&self, side: usize, order: Ordering) -> bool {
+        !self.unclaimed(side, order).is_empty() || !self.unclaimed(1 - side, order).is_empty()
+    }
+
+    /// Does chunks of the current job until none is left to claim, its own side's first; `true` when it did some and the
+    /// other side's were claimed meanwhile, so that the two had a core each. Never unwinds.
     fn work(&self, thread: usize) -> bool {
-        let Some(mut chunk) = self.claim() else { return false };
-        let mut beside = false;
+        let (own, other) = (thread % 2, 1 - thread % 2);
+        let claim = || {
+            let first = || self.claim(own, false).map(|chunk| (own, chunk));
+            first().or_else(|| self.claim(other, true).map(|chunk| (other, chunk)))
+        };
+        let Some((side, mut chunk)) = claim() else { return false };
+        // What is claimed below is of the same job: it cannot end before `finish`.
         // SAFETY: the claim keeps writers off the job until `finish`, and its acquire orders this read after the write.
-        let Some(job) = (unsafe { *self.job.get() }) else { return false };
+        let Some(job) = (unsafe { *self.sides[side].0.job.get() }) else { return false };
+        // Of the other side's chunks, what was left when its own were done, and what it took of them.
+        let (mut left, mut taken) = (None, 0);
         let mut finished = 0;
         loop {
             // SAFETY: until `finish` subtracts the claims, `run` stays in its frame, and so the closure is borrowed.
@@ -161,12 +222,15 @@ impl Shared {
                 std::mem::forget(self.panic.lock().unwrap_or_else(PoisonError::into_inner).replace(panic));
             }
             finished += 1;
-            let Some(next) = self.claim() else { break };
-            beside |= next != chunk + 1;
+            if self.unclaimed(own, Ordering::Relaxed).is_empty() {
+                left.get_or_insert_with(|| self.unclaimed(other, Ordering::Relaxed).len());
+            }
+            let Some((side, next)) = claim() else { break };
+            taken += usize::from(side == other);
             chunk = next;
         }
         self.finish(job, finished);
-        beside
+        left.is_some_and(|left| left == 0 || taken < left)
     }
 
     /// Counts chunks as done, and wakes the caller after the last if it sleeps. Nothing of the job is touched
@@ -206,9 +270,7 @@ impl Shared {
             if thread >= self.limit.load(Ordering::Relaxed) {
                 self.sleep(thread, bit);
             } else if self.work(thread)
-                || self.spin_ahead(thread, &mut fetched, patience, || {
-                    next_chunk(self.ticket.0.load(Ordering::Relaxed)).is_some()
-                })
+                || self.spin_ahead(thread, &mut fetched, patience, || self.has_work(thread % 2, Ordering::Relaxed))
             {
                 patience = SPIN;
             } else {
@@ -218,12 +280,12 @@ impl Shared {
         }
     }
 
-    /// Parks until there is work, for this thread. Sequential consistency here and in `run`: of this flag and a new ticket, either the
-    /// caller sees the flag or this thread the ticket.
+    /// Parks until there is work, for this thread. Sequential consistency here and in `run`: of this flag and new chunks, either the
+    /// caller sees the flag or this thread the chunks.
     fn sleep(&self, thread: usize, bit: u64) {
         self.asleep.0.fetch_or(bit, Ordering::SeqCst);
         let is_beyond = || thread >= self.limit.load(Ordering::Relaxed);
-        let nothing = || is_beyond() || next_chunk(self.ticket.0.load(Ordering::SeqCst)).is_none();
+        let nothing = || is_beyond() || !self.has_work(thread % 2, Ordering::SeqCst);
         let idle = || nothing() && !self.stop.load(Ordering::Acquire);
         while idle() && self.asleep.0.load(Ordering::Relaxed) & bit != 0 {
             std::thread::park();
@@ -271,8 +333,9 @@ impl Pool {
     /// Says what the job after the next one reads first: `parts` chunks side by side. A thread that has nothing to do
     /// meanwhile fetches the first of its own.
     pub fn expect(&self, bytes: &[u8], parts: usize) {
-        let Ahead { start, chunk } = &self.shared.ahead.0;
+        let Ahead { start, chunk, chunks } = &self.shared.ahead.0;
         start.store(bytes.as_ptr().addr(), Ordering::Relaxed);
+        chunks.store(parts, Ordering::Relaxed);
         // One chunk is the caller's: the others would fetch what lies behind it.
         chunk.store(if parts > 1 { bytes.len() / parts } else { 0 }, Ordering::Relaxed);
     }
@@ -296,13 +359,20 @@ impl Pool {
         let caller = std::thread::current();
         // SAFETY: only the lifetime of what a raw pointer points to changes; `wait` keeps to it.
         let task = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
-        // SAFETY: `taken` makes this the only writer. The job before is over, so nobody reads, and its last reads came
-        // before this write (`left`, then `taken`, each released and acquired).
-        unsafe { *shared.job.get() = Some(Job { task, caller: &raw const caller }) };
-        // From the ticket on until `wait` returns nothing may unwind: `work` catches what the tasks throw.
+        for side in &shared.sides {
+            // SAFETY: `taken` makes this the only writer. The job before is over, so nobody reads, and its last reads came
+            // before this write (`left`, then `taken`, each released and acquired).
+            unsafe { *side.0.job.get() = Some(Job { task, caller: &raw const caller }) };
+        }
+        // From here on until `wait` returns nothing may unwind: `work` catches what the tasks throw.
         shared.left.0.store(chunks as u32, Ordering::Relaxed);
-        let generation = (shared.ticket.0.load(Ordering::Relaxed) >> 32) + 1;
-        shared.ticket.0.store(generation << 32 | (chunks as u64) << 16, Ordering::SeqCst);
+        let [first, middle, end] = borders(chunks);
+        // The workers' side first.
+        for (side, chunks) in [(1, middle..end), (0, first..middle)] {
+            let word = &shared.sides[side].0.unclaimed;
+            let generation = Unclaimed(word.load(Ordering::Relaxed)).generation() + 1;
+            word.store(Unclaimed::new(generation, chunks).0, Ordering::SeqCst);
+        }
         // Those beyond the limit keep their bits, and are not asked.
         let may = u64::MAX.checked_shl(active as u32 - 1).map_or(u64::MAX, |beyond| !beyond);
         if shared.asleep.0.load(Ordering::SeqCst) & may != 0 {
@@ -390,6 +460,50 @@ mod tests {
             }
             check(&pool, 0x1_0000);
         }
+    }
+
+    #[test]
+    fn a_side_is_claimed_from_its_start_by_its_own_and_from_its_end_by_others() {
+        let mut side = Unclaimed::new(u64::from(u32::MAX), 3..7);
+        let mut claimed = Vec::new();
+        for last in [false, true, false, true] {
+            let (rest, chunk) = side.claim(last).expect("four chunks");
+            assert_eq!(rest.generation(), u64::from(u32::MAX));
+            (side, _) = (rest, claimed.push(chunk));
+        }
+        assert_eq!(claimed, [3, 6, 4, 5]);
+        assert!(side.claim(false).is_none() && side.claim(true).is_none());
+        assert_eq!(Unclaimed::new(side.generation() + 1, 0..65_535).chunks(), 0..65_535);
+    }
+
+    #[test]
+    fn a_thread_goes_through_its_own_side_in_order() {
+        let pool = Pool::new(2);
+        let mut helped = 0;
+        for chunks in [2, 7, 8, 33] {
+            for _ in 0..200 {
+                let places: Vec<[AtomicU32; 2]> = (0..chunks).map(|_| Default::default()).collect();
+                let done = [const { AtomicU32::new(0) }; 2];
+                pool.run(chunks, &|thread, chunk| {
+                    let place = done[thread].fetch_add(1, Ordering::Relaxed);
+                    places[chunk][thread].store(place + 1, Ordering::Relaxed);
+                    spin(Duration::from_micros(2), || false);
+                });
+                let middle = chunks.div_ceil(2);
+                for (thread, own) in [(0, 0..middle), (1, middle..chunks)] {
+                    let order = |range: &mut dyn Iterator<Item = usize>| -> Vec<u32> {
+                        let places = range.map(|chunk| places[chunk][thread].load(Ordering::Relaxed));
+                        places.filter(|place| *place > 0).collect()
+                    };
+                    let other = if thread == 0 { middle..chunks } else { 0..middle };
+                    let mut order_of = order(&mut own.clone());
+                    order_of.extend(order(&mut other.rev()));
+                    assert!(order_of.is_sorted(), "thread {thread} of {chunks} chunks: {order_of:?}");
+                    helped += usize::from(thread == 1 && !order_of.is_empty());
+                }
+            }
+        }
+        assert!(helped > 0, "the worker never came");
     }
 
     #[test]

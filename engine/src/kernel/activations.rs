@@ -1,6 +1,9 @@
 //! Rows of activations as integers with a scale per group, what the quantised kernels multiply. Any thread; one writes,
 //! many read.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 /// Inputs that share one scale.
 pub const GROUP: usize = 64;
 
@@ -19,6 +22,9 @@ const FINE: i32 = 256;
 
 /// Groups that stay below this are zero: the reciprocal of their scale has no room in an f32.
 const SILENCE: f32 = 1e-30;
+
+/// Past 1.5 * 2^23 a float's last bit counts ones: adding this rounds, halves to even, on every path.
+const ONES: f32 = 12_582_912.0;
 
 /// Up to `max_rows` rows of inputs, quantised.
 ///
@@ -140,43 +146,90 @@ impl Activations {
     }
 }
 
-wide! {
-    /// One row; the last group is padded with zeros.
-    pub fn quantise_row(
-        x: &[f32], coarse: &mut [i8], fine: &mut [i8], whole: &mut [i16], heads: &mut [Head],
-    ) {
-        let out = coarse.as_chunks_mut::<GROUP>().0.iter_mut().zip(fine.as_chunks_mut::<GROUP>().0);
-        let out = out.zip(whole.as_chunks_mut::<GROUP>().0).zip(heads.as_chunks_mut::<{ GROUP / CHUNK }>().0);
-        for (x, (((coarse, fine), whole), heads)) in x.chunks(GROUP).zip(out) {
-            let mut group = [0.0; GROUP];
-            group[..x.len()].copy_from_slice(x);
-            // As bits: infinity and NaN come out above every finite value, and the maximum of integers has no order.
-            let largest = f32::from_bits(group.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
-            let (scale, ratio) = if largest < SILENCE {
-                (0.0, 0.0)
-            } else if largest.is_finite() {
-                (largest / MOST, MOST / largest)
-            } else {
-                (f32::NAN, 0.0)
-            };
-            if ratio == 0.0 {
-                group = [0.0; GROUP];
-            }
-            // Past 1.5 * 2^23 a float's last bit counts ones: the addition rounds, halves to even, on every path.
-            const ONES: f32 = 12_582_912.0;
-            let steps = group.map(|x| (x * ratio + ONES).to_bits() as i32 - ONES.to_bits() as i32);
-            let near = steps.map(|whole| (whole + FINE / 2) >> 8);
-            for i in 0..GROUP {
-                coarse[i] = near[i] as i8;
-                fine[i] = (steps[i] - near[i] * FINE) as i8;
-                whole[i] = steps[i] as i16;
-            }
-            let chunks = near.as_chunks::<CHUNK>().0.iter().zip(steps.as_chunks::<CHUNK>().0);
-            for (head, (near, steps)) in heads.iter_mut().zip(chunks) {
-                *head = Head { scale, coarse: near.iter().sum(), whole: steps.iter().sum() };
+/// What one fine step is worth in a group with this largest size, and the fine steps in one.
+#[inline(always)]
+fn scale_and_ratio(largest: f32) -> (f32, f32) {
+    if largest < SILENCE {
+        (0.0, 0.0)
+    } else if largest.is_finite() {
+        (largest / MOST, MOST / largest)
+    } else {
+        (f32::NAN, 0.0)
+    }
+}
+
+/// One group, on any processor.
+#[inline(always)]
+fn quantise_group(
+    x: &[f32; GROUP],
+    coarse: &mut [i8; GROUP],
+    fine: &mut [i8; GROUP],
+    whole: &mut [i16; GROUP],
+    heads: &mut [Head; GROUP / CHUNK],
+) {
+    // As bits: infinity and NaN come out above every finite value, and the maximum of integers has no order.
+    let largest = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
+    let (scale, ratio) = scale_and_ratio(largest);
+    // What is not finite times zero is no zero.
+    let x = if ratio == 0.0 { &[0.0; GROUP] } else { x };
+    let steps = x.map(|x| (x * ratio + ONES).to_bits() as i32 - ONES.to_bits() as i32);
+    let near = steps.map(|whole| (whole + FINE / 2) >> 8);
+    for i in 0..GROUP {
+        coarse[i] = near[i] as i8;
+        fine[i] = (steps[i] - near[i] * FINE) as i8;
+        whole[i] = steps[i] as i16;
+    }
+    let chunks = near.as_chunks::<CHUNK>().0.iter().zip(steps.as_chunks::<CHUNK>().0);
+    for (head, (near, steps)) in heads.iter_mut().zip(chunks) {
+        *head = Head { scale, coarse: near.iter().sum(), whole: steps.iter().sum() };
+    }
+}
+
+/// Defines a function for a whole row of what the second one does for a group; the last group is padded with zeros.
+macro_rules! by_groups {
+    ($(#[$attribute:meta])* $row:ident, $group:path) => {
+        $(#[$attribute])*
+        fn $row(x: &[f32], coarse: &mut [i8], fine: &mut [i8], whole: &mut [i16], heads: &mut [Head]) {
+            let (groups, rest) = x.as_chunks::<GROUP>();
+            let mut last = [0.0; GROUP];
+            last[..rest.len()].copy_from_slice(rest);
+            let groups = groups.iter().chain((!rest.is_empty()).then_some(&last));
+            let out = coarse.as_chunks_mut::<GROUP>().0.iter_mut().zip(fine.as_chunks_mut::<GROUP>().0);
+            let out = out.zip(whole.as_chunks_mut::<GROUP>().0).zip(heads.as_chunks_mut::<{ GROUP / CHUNK }>().0);
+            for (group, (((coarse, fine), whole), heads)) in groups.zip(out) {
+                $group(group, coarse, fine, whole, heads);
             }
         }
+    };
+}
+
+by_groups!(row_plain, quantise_group);
+by_groups!(
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx2")]
+    row_avx512,
+    avx512::quantise_group
+);
+by_groups!(
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    row_avx2,
+    quantise_group
+);
+
+/// One row; the last group is padded with zeros. The numbers are the same on every processor.
+pub fn quantise_row(x: &[f32], coarse: &mut [i8], fine: &mut [i8], whole: &mut [i16], heads: &mut [Head]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: only with the features that the processor has.
+    unsafe {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
+            return row_avx512(x, coarse, fine, whole, heads);
+        }
+        if is_x86_feature_detected!("avx2") {
+            return row_avx2(x, coarse, fine, whole, heads);
+        }
     }
+    row_plain(x, coarse, fine, whole, heads);
 }
 
 #[cfg(test)]
@@ -220,6 +273,25 @@ mod tests {
                     assert_eq!(head.whole, part.whole.as_flattened().iter().map(|q| i32::from(*q)).sum::<i32>());
                 }
             }
+        }
+    }
+
+    type Quantise = fn(&[f32], &mut [i8], &mut [i8], &mut [i16], &mut [Head]);
+
+    #[test]
+    fn every_path_has_the_same_numbers() {
+        for (len, odd) in [(1, 0.5), (64, f32::NAN), (200, 0.0), (4096, f32::INFINITY), (500, 1e30), (130, 1e-31)] {
+            let mut x = noise(len, len as u32);
+            x[len / 2] = odd;
+            let padded = len.next_multiple_of(GROUP);
+            let run = |row: Quantise| {
+                let (mut coarse, mut fine, mut whole) = (vec![1; padded], vec![1; padded], vec![1; padded]);
+                let mut heads = vec![Head { scale: 1.0, coarse: 1, whole: 1 }; padded / CHUNK];
+                row(&x, &mut coarse, &mut fine, &mut whole, &mut heads);
+                let heads: Vec<_> = heads.iter().map(|head| (head.scale.to_bits(), head.coarse, head.whole)).collect();
+                (coarse, fine, whole, heads)
+            };
+            assert!(run(quantise_row) == run(row_plain), "{len} numbers, one of them {odd}");
         }
     }
 

@@ -118,18 +118,13 @@ impl ByteCache {
         }
         for head in 0..self.heads {
             let lines = &mut self.keys[(head * tiles + tile) * (size / STEP)..][..size / STEP];
-            let (scale, each) = bytes(&key[head * size..][..size]);
-            for (line, four) in lines.iter_mut().zip(each.as_chunks::<STEP>().0) {
-                line.0[lane * STEP..][..STEP].copy_from_slice(four);
-            }
-            self.key_scales[head * tiles + tile].0[lane] = (scale.to_bits() >> 16) as u16;
+            let mut scales = [0.0; 2];
+            put_key(&key[head * size..][..size], lane, lines, &mut scales[0]);
+            self.key_scales[head * tiles + tile].0[lane] = (scales[0].to_bits() >> 16) as u16;
             let (four, within) = (position / STEP, position % STEP);
             let lines = &mut self.values[(head * fours + four) * (size / LANES)..][..size / LANES];
-            let (scale, each) = bytes(&value[head * size..][..size]);
-            for (line, sixteen) in lines.iter_mut().zip(each.as_chunks::<LANES>().0) {
-                line.0.as_chunks_mut::<STEP>().0.iter_mut().zip(sixteen).for_each(|(cell, byte)| cell[within] = *byte);
-            }
-            self.value_scales[head * capacity + position] = scale;
+            put_value(&value[head * size..][..size], within, lines, &mut scales[1]);
+            self.value_scales[head * capacity + position] = scales[1];
         }
     }
 
@@ -189,6 +184,7 @@ struct Keys<'a> {
 }
 
 /// A head's numbers as bytes around [`ZERO`], and what one step of them is worth: a bf16, NaN where a number is not finite.
+#[inline(always)]
 fn bytes(x: &[f32]) -> (f32, [u8; GROUP]) {
     let mut out = [ZERO; GROUP];
     // As bits: infinity and NaN come out above every finite value.
@@ -209,6 +205,33 @@ fn bytes(x: &[f32]) -> (f32, [u8; GROUP]) {
         *out = (step + i32::from(ZERO)) as u8;
     }
     (scale, out)
+}
+
+wide! {
+    /// One head's key into its place of each line, and its scale.
+    pub fn put_key(x: &[f32], lane: usize, lines: &mut [Bytes], scale: &mut f32) {
+        let (worth, each) = bytes(x);
+        for (line, four) in lines.iter_mut().zip(each.as_chunks::<STEP>().0) {
+            line.0[lane * STEP..][..STEP].copy_from_slice(four);
+        }
+        *scale = worth;
+    }
+}
+
+wide! {
+    /// One head's value into its byte of each four, and its scale.
+    pub fn put_value(x: &[f32], within: usize, lines: &mut [Bytes], scale: &mut f32) {
+        let (worth, each) = bytes(x);
+        let shift = 8 * within as u32;
+        for (line, sixteen) in lines.iter_mut().zip(each.as_chunks::<LANES>().0) {
+            let cells = line.0.as_chunks_mut::<STEP>().0;
+            for (cell, byte) in cells.iter_mut().zip(sixteen) {
+                let kept = u32::from_le_bytes(*cell) & !(0xff << shift);
+                *cell = (kept | u32::from(*byte) << shift).to_le_bytes();
+            }
+        }
+        *scale = worth;
+    }
 }
 
 /// Starts to bring lines into the caches.

@@ -316,19 +316,72 @@ impl<F: Format> Quantised<F> {
         y: &Columns,
     ) {
         for tile in tiles {
-            for first in (0..rows).step_by(MOST_ROWS) {
-                let rows = first..rows.min(first + MOST_ROWS);
-                // SAFETY: the caller's promise, here and below.
-                let totals = unsafe { self.tile::<D, L>(tile, x, rows.clone()) };
-                for (row, totals) in rows.zip(totals) {
-                    let y = unsafe { y.row(row, self.columns(tile..tile + 1)) };
-                    let bias = &self.bias[tile * L..][..L];
-                    for ((y, total), bias) in y.chunks_mut(LANES).zip(totals).zip(bias) {
-                        let total = unsafe { D::store(total) };
-                        for ((y, s), b) in y.iter_mut().zip(&total.0).zip(&bias.0) {
-                            *y = if ADD { *y + (s + b) } else { s + b };
+            // SAFETY: the caller's promise, here and below.
+            match rows {
+                1 => unsafe { self.few::<ADD, D, 1, L>(tile, x, y) },
+                2 if D::ROWS >= 2 => unsafe { self.few::<ADD, D, 2, L>(tile, x, y) },
+                _ => {
+                    for first in (0..rows).step_by(MOST_ROWS) {
+                        let rows = first..rows.min(first + MOST_ROWS);
+                        let totals = unsafe { self.tile::<D, L>(tile, x, rows.clone()) };
+                        for (row, totals) in rows.zip(totals) {
+                            unsafe { self.put_out::<ADD, D, L>(tile, row, totals, y) };
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// The `R` rows there are by the `L` lines of a tile: a step of one piece. All sums stay in registers to the end, since
+    /// what happens between two tiles is time in which no weights are read.
+    ///
+    /// # Safety
+    /// As [`Quantised::run`].
+    #[inline(always)]
+    unsafe fn few<const ADD: bool, D: Dots, const R: usize, const L: usize>(
+        &self,
+        tile: usize,
+        x: &Activations,
+        y: &Columns,
+    ) {
+        let (groups, depth) = (self.inputs.div_ceil(F::GROUP), self.depth);
+        let weight = self.weight[tile * groups * depth * L..][..groups * depth * L].as_chunks().0;
+        let scales = self.scales[tile * groups * L..][..groups * L].as_chunks().0;
+        // SAFETY: the caller's promise, here and below.
+        let mut totals = [[unsafe { D::no_floats() }; L]; R];
+        let span = Span { weight, scales, depth, ahead: R > D::LIGHT, first: 0 };
+        unsafe { block::<F, D, R, L>(&span, x, 0, &mut totals) };
+        for (row, totals) in totals.into_iter().enumerate() {
+            unsafe { self.put_out::<ADD, D, L>(tile, row, totals, y) };
+        }
+    }
+
+    /// One row's outputs of a tile, with their bias.
+    ///
+    /// # Safety
+    /// As [`Quantised::run`].
+    #[inline(always)]
+    unsafe fn put_out<const ADD: bool, D: Dots, const L: usize>(
+        &self,
+        tile: usize,
+        row: usize,
+        totals: [D::Floats; L],
+        y: &Columns,
+    ) {
+        // SAFETY: the caller's promise, here and below.
+        let y = unsafe { y.row(row, self.columns(tile..tile + 1)) };
+        let bias = &self.bias[tile * L..][..L];
+        for ((y, total), bias) in y.chunks_mut(LANES).zip(totals).zip(bias) {
+            let total = unsafe { D::store(total) };
+            // Whole lines as arrays: of slices the compiler makes sixteen scalar additions.
+            match y.as_mut_array::<LANES>() {
+                Some(y) => add_line::<ADD>(y, &total.0, &bias.0),
+                None => {
+                    let mut line = [0.0; LANES];
+                    line[..y.len()].copy_from_slice(y);
+                    add_line::<ADD>(&mut line, &total.0, &bias.0);
+                    y.copy_from_slice(&line[..y.len()]);
                 }
             }
         }
@@ -369,6 +422,14 @@ impl<F: Format> Quantised<F> {
             }
         }
         totals
+    }
+}
+
+#[inline(always)]
+fn add_line<const ADD: bool>(y: &mut [f32; LANES], sums: &[f32; LANES], bias: &[f32; LANES]) {
+    for lane in 0..LANES {
+        let sum = sums[lane] + bias[lane];
+        y[lane] = if ADD { y[lane] + sum } else { sum };
     }
 }
 
