@@ -19,8 +19,9 @@ use crate::precision::Precision;
 /// Weights below this size are read by the calling thread alone: waking another one costs more.
 const ALONE_BYTES: usize = 128 << 10;
 
-/// Parts for each thread: enough that one which is taken off its core leaves its share to the others.
-const PARTS: usize = 4;
+/// Parts for each thread: enough that one which is taken off its core leaves its share to the others, and that what the last
+/// to finish still does is short.
+const PARTS: usize = 8;
 
 /// `y = x W^T` without a bias, as in MusicGen's decoder.
 pub enum Layer {
