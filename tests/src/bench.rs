@@ -5,6 +5,7 @@ pub mod bandwidth;
 pub mod byte_count;
 pub mod codec;
 pub mod growth;
+pub mod handover;
 pub mod load;
 pub mod machine;
 pub mod peer;

@@ -109,12 +109,14 @@ const DENY: Environment = Environment {
     libraries: &[],
 };
 
-/// An X server without a screen, GL drawn by the processor, and what moves the mouse and takes the picture.
-const SCREEN: [Package; 4] = [
+/// An X server without a screen, GL drawn by the processor, and what moves the mouse, takes the picture and sees it painted.
+const SCREEN: [Package; 5] = [
     Package { name: "xvfb", present: || on_path("Xvfb") },
     Package { name: "xdotool", present: || on_path("xdotool") },
     Package { name: "imagemagick", present: || on_path("import") },
     Package { name: "libgl1-mesa-dri", present: has_gl_drivers },
+    // Tells when the window was painted.
+    Package { name: "libxdamage1", present: || python("import ctypes; ctypes.CDLL('libXdamage.so.1')") },
 ];
 
 /// Installs what `screenshots` needs beside Python.

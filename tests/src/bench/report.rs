@@ -18,6 +18,8 @@ use super::stream;
 pub struct Round {
     /// Bytes per second that the probe read.
     pub bandwidth: f64,
+    /// Seconds that a cache line took from core to core when the probe read fastest.
+    pub handover: Option<f64>,
     /// Ours, by cache length.
     pub steps: Vec<steps::Measured>,
     /// Theirs: steps per second by peer, then by cache length.
@@ -174,6 +176,7 @@ impl Report {
         let peers = self.peers.iter().zip(&round.peers);
         json!({
             "bandwidth_bytes_per_s": round.bandwidth,
+            "handover_seconds": round.handover,
             "steps_per_s": round.steps.iter().map(|steps| steps.per_second).collect::<Value>(),
             "peers": peers.map(|((name, _), rates)| json!({ "name": name, "steps_per_s": rates })).collect::<Value>(),
             "codec_rtf": round.codec,
@@ -192,6 +195,7 @@ pub(crate) mod tests {
     pub(crate) fn example() -> Report {
         let round = |bandwidth: f64, speed: f64| Round {
             bandwidth,
+            handover: Some(2e-7),
             steps: vec![steps::Measured { per_second: speed, ..Default::default() }],
             peers: vec![vec![speed / 4.0]],
             codec: vec![speed / 10.0; HOPS.len()],

@@ -38,6 +38,10 @@ pub fn table(report: &Report) -> String {
     );
     let bandwidth = format!("{:.1} GB/s", report.bandwidth() / 1e9);
     table.row("read bandwidth", &bandwidth, &each(&|round| round.bandwidth / 1e9));
+    if report.rounds.iter().any(|round| round.handover.is_some()) {
+        let nanoseconds = |round: &Round| round.handover.map_or(0.0, |seconds| seconds * 1e9);
+        table.row("  a line from core to core", "", &format!("{}, in ns", each(&nanoseconds)));
+    }
     for (index, (kv, bytes)) in report.lengths.iter().enumerate() {
         let rate = format!("{:.1} steps/s", report.steps(index));
         table.row(&format!("decoder, KV {kv}"), &rate, &each(&|round| round.steps[index].per_second));

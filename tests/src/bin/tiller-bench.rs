@@ -10,6 +10,7 @@ use tiller_engine::precision::Precision;
 use tiller_tests::bench::bandwidth::Probe;
 use tiller_tests::bench::codec::{self, HOPS};
 use tiller_tests::bench::growth::Growth;
+use tiller_tests::bench::handover;
 use tiller_tests::bench::load::Load;
 use tiller_tests::bench::machine::Machine;
 use tiller_tests::bench::peer::{Peer, PeerKind, Programs, Task};
@@ -225,7 +226,10 @@ impl Bench<'_> {
         for &length in &self.lengths {
             // Before each, since it changes within minutes on a machine that others use, too.
             progress.begin("read bandwidth", 1);
-            round.bandwidth = round.bandwidth.max(self.probe.measure(PROBE_SECONDS));
+            let bandwidth = self.probe.measure(PROBE_SECONDS);
+            if bandwidth > round.bandwidth {
+                (round.bandwidth, round.handover) = (bandwidth, handover::seconds(self.subject.threads));
+            }
             progress.begin(&format!("decoder at KV {length}"), 1);
             round.steps.push(self.steps.measure(&self.subject, length, seconds));
             for (peer, rates) in self.peers.iter_mut().zip(&mut round.peers) {
