@@ -291,7 +291,14 @@ mod tests {
                 let heads: Vec<_> = heads.iter().map(|head| (head.scale.to_bits(), head.coarse, head.whole)).collect();
                 (coarse, fine, whole, heads)
             };
-            assert!(run(quantise_row) == run(row_plain), "{len} numbers, one of them {odd}");
+            let plain = run(row_plain);
+            assert!(run(quantise_row) == plain, "{len} numbers, one of them {odd}");
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: the feature was seen just now.
+                let pairs = run(|x, coarse, fine, whole, heads| unsafe { row_avx2(x, coarse, fine, whole, heads) });
+                assert!(pairs == plain, "AVX2: {len} numbers, one of them {odd}");
+            }
         }
     }
 

@@ -118,13 +118,13 @@ impl ByteCache {
         }
         for head in 0..self.heads {
             let lines = &mut self.keys[(head * tiles + tile) * (size / STEP)..][..size / STEP];
-            let mut scales = [0.0; 2];
-            put_key(&key[head * size..][..size], lane, lines, &mut scales[0]);
-            self.key_scales[head * tiles + tile].0[lane] = (scales[0].to_bits() >> 16) as u16;
+            let mut scale = 0.0;
+            put_key(&key[head * size..][..size], lane, lines, &mut scale);
+            self.key_scales[head * tiles + tile].0[lane] = (scale.to_bits() >> 16) as u16;
             let (four, within) = (position / STEP, position % STEP);
             let lines = &mut self.values[(head * fours + four) * (size / LANES)..][..size / LANES];
-            put_value(&value[head * size..][..size], within, lines, &mut scales[1]);
-            self.value_scales[head * capacity + position] = scales[1];
+            put_value(&value[head * size..][..size], within, lines, &mut scale);
+            self.value_scales[head * capacity + position] = scale;
         }
     }
 

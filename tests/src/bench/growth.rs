@@ -15,11 +15,14 @@ const EARLY: f64 = 10.0;
 /// Seconds at the end that are compared.
 const LAST: f64 = 60.0;
 
+/// Windows at the beginning that are compared, behind the first.
+const FIRST_WINDOWS: usize = 4;
+
 /// What a long run showed.
 #[derive(Clone, Debug, Default)]
 pub struct Growth {
-    /// Steps per second in the last minute over those of the first window, plain steps at the same cache lengths only: a
-    /// later window is fuller than the first one, which is no growth.
+    /// Steps per second in the last minute over those of the first windows after the first roll-over: the first one begins
+    /// empty, which later ones never are.
     pub ratio: Option<f64>,
     /// Steps per second of the last minute, whatever they were, over those from second 9 to 11.
     pub ratio_of_all: Option<f64>,
@@ -69,14 +72,13 @@ impl Growth {
 fn ratios(taken: &[(f64, Step)], window: usize, length: f64) -> (Option<f64>, Option<f64>) {
     // The last minute, or what there is behind the beginning.
     let late = (length - LAST).max(EARLY + 1.0);
-    let comparable = |step: &Step| step.plain && step.positions as usize > window / 2;
     let rate = |steps: &[&Step]| {
         let spent: f64 = steps.iter().map(|step| f64::from(step.seconds)).sum();
         if spent > 0.0 { steps.len() as f64 / spent } else { 0.0 }
     };
-    let first: Vec<&Step> = taken.iter().take(window).map(|(_, step)| step).filter(|step| comparable(step)).collect();
-    let last: Vec<&Step> =
-        taken.iter().skip(window).filter(|(at, step)| *at >= late && comparable(step)).map(|(_, step)| step).collect();
+    let rolled = || taken.iter().skip(window);
+    let first: Vec<&Step> = rolled().take(FIRST_WINDOWS * window).map(|(_, step)| step).collect();
+    let last: Vec<&Step> = rolled().filter(|(at, _)| *at >= late).map(|(_, step)| step).collect();
     let count = |from: f64, to: f64| taken.iter().filter(|(at, _)| (from..to).contains(at)).count() as f64;
     let early_rate = count(EARLY - 1.0, EARLY + 1.0) / 2.0;
     let late_rate = if length > late { count(late, length) / (length - late) } else { 0.0 };
@@ -94,7 +96,7 @@ mod tests {
             let index = taken.len();
             let positions = if index < 1_000 { index } else { 500 + (index - 1_000) % 500 };
             let seconds = if at < 60.0 { 0.01 } else { 0.01 * slower };
-            let step = Step { seconds, positions: positions as u32 + 1, plain: positions < 750 };
+            let step = Step { seconds, positions: positions as u32 + 1 };
             taken.push((at, step));
             at += f64::from(seconds);
         }

@@ -27,8 +27,6 @@ pub struct Step {
     pub seconds: f32,
     /// Positions that it attended to.
     pub positions: u32,
-    /// Nothing rode along: no rebuild.
-    pub plain: bool,
 }
 
 /// Plays a model, piece after piece.
@@ -117,7 +115,7 @@ impl Stream {
         if work.switched {
             self.base = index - self.window / 2;
         }
-        Ok(Step { seconds, positions: (index - self.base + 1) as u32, plain: work.rows == 2 })
+        Ok(Step { seconds, positions: (index - self.base + 1) as u32 })
     }
 
     /// Positions of the model's window.

@@ -85,7 +85,7 @@ pub fn table(report: &Report) -> String {
     if let Some(growth) = &report.growth {
         let show = |ratio: Option<f64>| ratio.map_or("not known".to_owned(), |ratio| format!("{ratio:.3}"));
         let remark = format!("{} steps; all of them against second 10: {}", growth.steps, show(growth.ratio_of_all));
-        table.row("last minute's steps/s over first's", &show(growth.ratio), &remark);
+        table.row("last minute's steps/s over first windows'", &show(growth.ratio), &remark);
     }
     if let Some(plugin) = &report.plugin {
         rows_of_plugin(&mut table, plugin);

@@ -1,4 +1,4 @@
-//! One row of activations as integers by AVX-512, with the numbers of the plain code: the compiler makes of that twice the
+//! One group of activations as integers by AVX-512, with the numbers of the plain code: the compiler makes of that twice the
 //! time, most of it for the sums. Any thread; no allocation.
 
 use std::arch::x86_64::*;
@@ -6,9 +6,6 @@ use std::arch::x86_64::*;
 use super::{CHUNK, FINE, GROUP, Head, ONES, scale_and_ratio};
 
 /// Sums over each of four registers, in their order.
-///
-/// # Safety
-/// The processor has AVX-512.
 #[target_feature(enable = "avx512f")]
 fn sums([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
     // Each lane of 128 bits has sums of two numbers, of four, and then lanes are added.
