@@ -15,11 +15,9 @@ const ZERO: u8 = 128;
 /// Steps of four in a group.
 const STEPS: usize = GROUP / STEP;
 
-/// Tiles of sixteen positions whose scores are summed side by side, so that the sums do not wait for each other.
-const TILES: usize = 4;
-
-/// Bytes between what is summed and what is asked for: the processor's own prefetchers lose track of several tiles at once.
-const AHEAD: usize = 8_192;
+/// Lines between what is summed and what is asked for. A head's keys and values are two short stretches: the processor's own
+/// prefetchers are late at the start of each, and go on past its end.
+const AHEAD: usize = 32;
 
 /// 1.0 as bf16, for sums that have no scale of their own.
 const ONES: Bf16Line = Bf16Line([0x3f80; LANES]);
@@ -136,7 +134,7 @@ impl ByteCache {
         let used = positions.div_ceil(LANES);
         let keys = &self.keys[head * tiles * lines..][..used * lines];
         let scales = &self.key_scales[head * tiles..][..used];
-        let keys = Keys { keys, scales, lines };
+        let keys = Keys { keys, scales, lines, next: self.values_of(head, positions) };
         let (out, _) = scores[..used * LANES].as_chunks_mut::<LANES>();
         // SAFETY: `detect` saw the features of `path`; the bodies touch memory through slices only.
         unsafe {
@@ -154,23 +152,30 @@ impl ByteCache {
 
     /// `out[d] = sum_j weights[j] value j [d]` of one head. Scales the weights on the way.
     pub fn mix(&self, head: usize, weights: &mut [f32], out: &mut [f32]) {
-        let (fours, lines) = (self.capacity.div_ceil(GROUP) * STEPS, self.size / LANES);
         let scales = &self.value_scales[head * self.capacity..][..weights.len()];
         weights.iter_mut().zip(scales).for_each(|(weight, scale)| *weight *= scale);
-        let values = &self.values[head * fours * lines..][..weights.len().div_ceil(GROUP) * STEPS * lines];
+        let lines = self.size / LANES;
+        let next = self.keys.get((head + 1) * self.capacity.div_ceil(LANES) * (self.size / STEP)..).unwrap_or(&[]);
+        let values = Values { values: self.values_of(head, weights.len()), lines, next };
         // SAFETY: as in `scores`.
         let totals = unsafe {
             match self.path {
                 #[cfg(target_arch = "x86_64")]
-                DotPath::Vnni512 => mix_vnni512(values, weights, lines),
+                DotPath::Vnni512 => mix_vnni512(&values, weights),
                 #[cfg(target_arch = "x86_64")]
-                DotPath::Vnni256 => mix_vnni256(values, weights, lines),
+                DotPath::Vnni256 => mix_vnni256(&values, weights),
                 #[cfg(target_arch = "x86_64")]
-                DotPath::Avx2 => mix_avx2(values, weights, lines),
-                _ => mix_on::<Portable<2>>(values, weights, lines),
+                DotPath::Avx2 => mix_avx2(&values, weights),
+                _ => mix_on::<Portable<2>>(&values, weights),
             }
         };
         out.chunks_mut(LANES).zip(totals).for_each(|(out, total)| out.copy_from_slice(&total.0[..out.len()]));
+    }
+
+    /// One head's values of so many positions, and of the rest of the last group.
+    fn values_of(&self, head: usize, positions: usize) -> &[Bytes] {
+        let (fours, lines) = (self.capacity.div_ceil(GROUP) * STEPS, self.size / LANES);
+        &self.values[head * fours * lines..][..positions.div_ceil(GROUP) * STEPS * lines]
     }
 }
 
@@ -181,6 +186,30 @@ struct Keys<'a> {
     /// `[position / 16]`
     scales: &'a [Bf16Line],
     lines: usize,
+    /// What is read after them.
+    next: &'a [Bytes],
+}
+
+/// What the sums of one head are made of.
+struct Values<'a> {
+    /// `[position / 4][lines]`
+    values: &'a [Bytes],
+    lines: usize,
+    /// What may be read after them.
+    next: &'a [Bytes],
+}
+
+/// Asks for the line that comes [`AHEAD`] lines after this one, in what comes `next` when these end.
+///
+/// # Safety
+/// The caller has the target features of `D`.
+#[inline(always)]
+unsafe fn ask_ahead<D: Dots>(lines: &[Bytes], next: &[Bytes], at: usize) {
+    let place = at + AHEAD;
+    if let Some(line) = lines.get(place).or_else(|| next.get(place - lines.len())) {
+        // SAFETY: the caller's promise.
+        unsafe { D::prefetch(line, 0) };
+    }
 }
 
 /// A head's numbers as bytes around [`ZERO`], and what one step of them is worth: a bf16, NaN where a number is not finite.
@@ -277,66 +306,36 @@ on_paths!(
     (keys: &Keys, query: &Stretch, factor: f32, out: &mut [[f32; LANES]])
 );
 on_paths!(
-    mix_on, mix_vnni512, mix_vnni256, mix_avx2, (values: &[Bytes], weights: &[f32], lines: usize) -> [Line; GROUP / LANES]
+    mix_on, mix_vnni512, mix_vnni256, mix_avx2, (values: &Values, weights: &[f32]) -> [Line; GROUP / LANES]
 );
 
+/// One tile after another: their sums wait for nothing but memory, which is fastest when it is read in its order.
+///
 /// # Safety
 /// The caller has the target features of `D`.
 #[inline(always)]
 unsafe fn scores_on<D: Dots>(keys: &Keys, query: &Stretch, factor: f32, out: &mut [[f32; LANES]]) {
-    let mut tile = 0;
-    while tile < out.len() {
-        // SAFETY: the caller's promise.
-        tile += unsafe {
-            match out.len() - tile {
-                TILES.. => score_tiles::<D, TILES>(keys, query, factor, tile, out),
-                _ => score_tiles::<D, 1>(keys, query, factor, tile, out),
-            }
-        };
-    }
-}
-
-/// `T` neighbouring tiles from `first` on; gives back `T`.
-///
-/// # Safety
-/// As [`scores_on`].
-#[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
-#[inline(always)]
-unsafe fn score_tiles<D: Dots, const T: usize>(
-    keys: &Keys,
-    query: &Stretch,
-    factor: f32,
-    first: usize,
-    out: &mut [[f32; LANES]],
-) -> usize {
     let inputs = query.inputs();
-    let mut tiles = [[].as_slice(); T];
-    for t in 0..T {
-        tiles[t] = &keys.keys[(first + t) * keys.lines..][..keys.lines];
-    }
-    // SAFETY: the caller's promise, here and below.
-    let mut sums = [unsafe { D::zero() }; T];
-    for step in 0..keys.lines {
-        for t in 0..T {
-            unsafe { D::prefetch(&tiles[t][step], AHEAD) };
-            sums[t] = unsafe { sums[t].add(D::weights(&tiles[t][step], 0), &inputs, step) };
-        }
-    }
     let (offset, scale) = (query.offset(), query.scale() * factor);
-    for t in 0..T {
-        let scored = unsafe { sums[t].scaled(offset, scale, D::scales(&keys.scales[first + t]), D::no_floats()) };
-        out[first + t] = unsafe { D::store(scored) }.0;
+    for (tile, (out, scales)) in out.iter_mut().zip(keys.scales).enumerate() {
+        let lines = &keys.keys[tile * keys.lines..][..keys.lines];
+        // SAFETY: the caller's promise, here and below.
+        let mut sum = unsafe { D::zero() };
+        for (step, line) in lines.iter().enumerate() {
+            unsafe { ask_ahead::<D>(keys.keys, keys.next, tile * keys.lines + step) };
+            sum = unsafe { sum.add(D::weights(line, 0), &inputs, step) };
+        }
+        *out = unsafe { D::store(sum.scaled(offset, scale, D::scales(scales), D::no_floats())) }.0;
     }
-    T
 }
 
 /// # Safety
 /// As [`scores_on`].
 #[inline(always)]
-unsafe fn mix_on<D: Dots>(values: &[Bytes], weights: &[f32], lines: usize) -> [Line; GROUP / LANES] {
+unsafe fn mix_on<D: Dots>(values: &Values, weights: &[f32]) -> [Line; GROUP / LANES] {
     // SAFETY: the caller's promise.
     unsafe {
-        match lines {
+        match values.lines {
             4 => mix_lines::<D, 4>(values, weights),
             3 => mix_lines::<D, 3>(values, weights),
             2 => mix_lines::<D, 2>(values, weights),
@@ -349,21 +348,26 @@ unsafe fn mix_on<D: Dots>(values: &[Bytes], weights: &[f32], lines: usize) -> [L
 /// As [`scores_on`].
 #[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
 #[inline(always)]
-unsafe fn mix_lines<D: Dots, const L: usize>(values: &[Bytes], weights: &[f32]) -> [Line; GROUP / LANES] {
-    let mut stretch = Stretch::new();
+unsafe fn mix_lines<D: Dots, const L: usize>(values: &Values, weights: &[f32]) -> [Line; GROUP / LANES] {
+    // Integers of one group while those of the next are made: sums need not wait for them.
+    let mut stretches = [Stretch::new(), Stretch::new()];
+    let mut weights = weights.chunks(GROUP);
+    weights.next().iter().for_each(|first| stretches[0].take(first));
     // SAFETY: the caller's promise, here and below.
     let mut totals = [unsafe { D::no_floats() }; L];
-    let groups = values.as_chunks::<L>().0.chunks_exact(STEPS);
-    for (weights, steps) in weights.chunks(GROUP).zip(groups) {
-        stretch.take(weights);
-        let inputs = stretch.inputs();
+    for (group, steps) in values.values.as_chunks::<L>().0.chunks_exact(STEPS).enumerate() {
+        let [even, odd] = &mut stretches;
+        let (now, coming) = if group % 2 == 0 { (&*even, odd) } else { (&*odd, even) };
+        weights.next().iter().for_each(|next| coming.take(next));
+        let inputs = now.inputs();
         let mut sums = [unsafe { D::zero() }; L];
         for (step, lines) in steps.iter().enumerate() {
             for l in 0..L {
+                unsafe { ask_ahead::<D>(values.values, values.next, (group * STEPS + step) * L + l) };
                 sums[l] = unsafe { sums[l].add(D::weights(&lines[l], 0), &inputs, step) };
             }
         }
-        let (offset, scale) = (stretch.offset(), stretch.scale());
+        let (offset, scale) = (now.offset(), now.scale());
         for l in 0..L {
             totals[l] = unsafe { sums[l].scaled(offset, scale, D::scales(&ONES), totals[l]) };
         }
