@@ -349,7 +349,7 @@ unsafe fn mix_on<D: Dots>(values: &Values, weights: &[f32]) -> [Line; GROUP / LA
 #[allow(clippy::needless_range_loop, reason = "index loops over arrays are what LLVM keeps in registers")]
 #[inline(always)]
 unsafe fn mix_lines<D: Dots, const L: usize>(values: &Values, weights: &[f32]) -> [Line; GROUP / LANES] {
-    // Integers of one group while those of the next are made: sums need not wait for them.
+    // One group's integers are summed while the next one's are made, so that reading does not pause between groups.
     let mut stretches = [Stretch::new(), Stretch::new()];
     let mut weights = weights.chunks(GROUP);
     weights.next().iter().for_each(|first| stretches[0].take(first));
