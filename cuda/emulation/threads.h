@@ -9,6 +9,7 @@
 
 #define KERNEL(bounds) static void
 #define DEVICE static inline
+#define DEVICE_MEMBER inline
 #define ARGUMENT(type) const type &
 #define SHARED static
 #define SHARED_ALIGNED alignas(16) static
@@ -78,22 +79,18 @@ DEVICE uint32_t float_to_bits(float value) {
     return bits;
 }
 
-// Every lane's value, folded as a butterfly of exchanges does it: at each distance a lane takes in its partner's.
-template <class Fold> DEVICE float butterfly(float value, int from, int to, Fold fold) {
+// Every lane puts its value down, and takes another's.
+DEVICE float exchange(float value, int from) {
     float *board = emulation::warp_board();
-    int lane = threadIdx.x % 32;
-    for (int distance = from; distance >= to; distance /= 2) {
-        board[lane] = value;
-        emulation::meet_warp();
-        value = fold(value, board[lane ^ distance]);
-        emulation::meet_warp();
-    }
-    return value;
+    board[threadIdx.x % 32] = value;
+    emulation::meet_warp();
+    float theirs = board[from];
+    emulation::meet_warp();
+    return theirs;
 }
 
-DEVICE float plus(float a, float b) { return a + b; }
-DEVICE float larger(float a, float b) { return fmaxf(a, b); }
-DEVICE float warp_sum(float value) { return butterfly(value, 16, 1, plus); }
-template <int WIDTH> DEVICE float group_sum(float value) { return butterfly(value, WIDTH / 2, 1, plus); }
-template <int FROM> DEVICE float across_max(float value) { return butterfly(value, 16, FROM, larger); }
-template <int FROM> DEVICE float across_sum(float value) { return butterfly(value, 16, FROM, plus); }
+DEVICE float from_across(float value, int distance) { return exchange(value, threadIdx.x % 32 ^ distance); }
+DEVICE float from_above(float value, int distance) {
+    int lane = threadIdx.x % 32;
+    return exchange(value, lane + distance < 32 ? lane + distance : lane);
+}

@@ -10,6 +10,9 @@ constexpr int ATTEND_THREADS = 32 * ATTEND_WARPS;
 // Positions that a thread block attends to at a time.
 constexpr int CHUNK = 128;
 
+// Chunks that are added up at a time: all of a cache of 2,048 positions.
+constexpr int COMBINED = 16;
+
 // Positions of a cache that a launch may be writing while they are asked for: no more than its pairs of rows.
 constexpr int UNSETTLED = MOST_ROWS / 2;
 
@@ -45,6 +48,9 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
         Words start = read_fresh(a.step->rows + r), rest = read_fresh(&a.step->rows[r].position);
         const uint16_t *keys = nullptr;
         int64_t apart = 0, capacity = a.capacity;
+        // A chunk that nobody has reached is not waited with: its thread block makes room for the next launch's. The first one
+        // of each row and head waits, so that this launch has not ended before the one before it has.
+        if (own && chunk > 0 && (!rest.w || chunk * CHUNK > int(rest.x))) return;
         if (!rest.w) {
         } else if (own) {
             settled = int(rest.x) + 1 - UNSETTLED;
@@ -79,8 +85,13 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     float query[8];
     {
         const float *from = a.query + int64_t(r) * a.query_stride + head * SIZE + column;
+        Words near = read_fresh(from), far = read_fresh(from + 4);
+        query[0] = bits_to_float(near.x), query[1] = bits_to_float(near.y);
+        query[2] = bits_to_float(near.z), query[3] = bits_to_float(near.w);
+        query[4] = bits_to_float(far.x), query[5] = bits_to_float(far.y);
+        query[6] = bits_to_float(far.z), query[7] = bits_to_float(far.w);
 #pragma unroll
-        for (int j = 0; j < 8; j++) query[j] = read_l2(from + j) * a.factor;
+        for (int j = 0; j < 8; j++) query[j] *= a.factor;
     }
     float top = -INFINITY, weight = 0.0f, sum[8];
 #pragma unroll
@@ -122,11 +133,11 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     float scale = top == -INFINITY ? 0.0f : expf(top - highest);
     weight = across_sum<LANES>(weight * scale);
 #pragma unroll
-    for (int j = 0; j < 8; j++) sum[j] = across_sum<LANES>(sum[j] * scale);
-    if (lane < LANES) {
+    for (int j = 0; j < 8; j++) sum[j] *= scale;
+    across_sums<8, LANES>(sum);
+    constexpr int PARTS = parts_of(8, LANES), EACH = 8 / PARTS;
 #pragma unroll
-        for (int j = 0; j < 8; j++) outs[warp][column + j] = sum[j];
-    }
+    for (int j = 0; j < EACH; j++) outs[warp][column + lane * PARTS / 32 * EACH + j] = sum[j];
     if (lane == 0) tops[warp] = highest, weights[warp] = weight;
     __syncthreads();
     highest = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
@@ -157,14 +168,24 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     for (int i = threadIdx.x; i < SIZE; i += ATTEND_THREADS) {
         float whole = 0.0f, total = 0.0f;
         highest = -INFINITY;
-        // Everything is asked for before anything is needed.
-#pragma unroll 4
-        for (int c = 0; c < used; c++) {
-            const float *one = all + c * (SIZE + 2);
-            float part = read_l2(one + i), top = read_l2(one + SIZE), weight = read_l2(one + SIZE + 1);
-            float higher = fmaxf(highest, top), before = expf(highest - higher), now = expf(top - higher);
-            whole = whole * before + part * now, total = total * before + weight * now;
-            highest = higher;
+        // All that are there at once: everything is asked for before anything is needed.
+        for (int from = 0; from < used; from += COMBINED) {
+            float part[COMBINED], top[COMBINED], share[COMBINED], higher = highest;
+#pragma unroll
+            for (int c = 0; c < COMBINED; c++) {
+                const float *one = all + (from + c) * (SIZE + 2);
+                part[c] = share[c] = 0.0f, top[c] = -INFINITY;
+                if (from + c < used) part[c] = read_l2(one + i), top[c] = read_l2(one + SIZE), share[c] = read_l2(one + SIZE + 1);
+            }
+#pragma unroll
+            for (int c = 0; c < COMBINED; c++) higher = fmaxf(higher, top[c]);
+            float before = expf(highest - higher);
+            whole *= before, total *= before, highest = higher;
+#pragma unroll
+            for (int c = 0; c < COMBINED; c++) {
+                float now = expf(top[c] - highest);
+                whole = fmaf(part[c], now, whole), total = fmaf(share[c], now, total);
+            }
         }
         output[i] = whole / total;
     }

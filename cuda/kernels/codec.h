@@ -92,11 +92,9 @@ template <int ROWS> DEVICE void window(const Window &a) {
         }
     }
     __syncthreads();
-    float sum[WINDOW_OUTPUTS][ROWS];
+    float sum[WINDOW_OUTPUTS * ROWS];
 #pragma unroll
-    for (int o = 0; o < WINDOW_OUTPUTS; o++)
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) sum[o][r] = 0.0f;
+    for (int i = 0; i < WINDOW_OUTPUTS * ROWS; i++) sum[i] = 0.0f;
     for (int tap = 0; tap < a.kernel; tap++) {
         const float *input = x + tap * a.dilation * a.inputs;
         const float *weight = weights + first * width + int64_t(tap) * a.inputs;
@@ -123,26 +121,21 @@ template <int ROWS> DEVICE void window(const Window &a) {
                     const float4 in = *reinterpret_cast<const float4 *>(input + r * a.inputs + k);
 #pragma unroll
                     for (int o = 0; o < WINDOW_OUTPUTS; o++) {
-                        sum[o][r] = fmaf(w[o][0], in.x, sum[o][r]);
-                        sum[o][r] = fmaf(w[o][1], in.y, sum[o][r]);
-                        sum[o][r] = fmaf(w[o][2], in.z, sum[o][r]);
-                        sum[o][r] = fmaf(w[o][3], in.w, sum[o][r]);
+                        float &own = sum[o * ROWS + r];
+                        own = fmaf(w[o][0], in.x, own);
+                        own = fmaf(w[o][1], in.y, own);
+                        own = fmaf(w[o][2], in.z, own);
+                        own = fmaf(w[o][3], in.w, own);
                     }
                 }
             }
         }
     }
     // A lane for each output of each row.
-    float own = 0.0f;
-#pragma unroll
-    for (int o = 0; o < WINDOW_OUTPUTS; o++)
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            float whole = warp_sum(sum[o][r]);
-            if (lane == r * WINDOW_OUTPUTS + o) own = whole;
-        }
-    int r = lane / WINDOW_OUTPUTS, n = first + lane % WINDOW_OUTPUTS;
-    if (r >= rows || n >= a.outputs) return;
+    constexpr int ALL = WINDOW_OUTPUTS * ROWS;
+    float own = warp_sums<ALL>(sum);
+    int place = lane * ALL / 32, r = place % ROWS, n = first + place / ROWS;
+    if (lane % (32 / ALL) > 0 || r >= rows || n >= a.outputs) return;
     int64_t row = (from + r) * a.phases + phase - a.trim;
     float value = own + a.bias[n];
     if (a.skip) value += read_l2(a.skip + (row & a.skip_mask) * a.stride + n);

@@ -8,6 +8,7 @@
 
 #define KERNEL(bounds) extern "C" __global__ void __launch_bounds__ bounds
 #define DEVICE __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
 #define ARGUMENT(type) const __grid_constant__ type
 #define SHARED __shared__
 #define SHARED_ALIGNED __shared__ __align__(16)
@@ -59,32 +60,11 @@ DEVICE void wait_for_previous() {
 #endif
 }
 
-DEVICE float warp_sum(float value) {
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
-    return value;
-}
+// What the lane at a distance has; all lanes of a warp ask at once.
+DEVICE float from_across(float value, int distance) { return __shfl_xor_sync(0xffffffffu, value, distance); }
 
-// Sum over the `WIDTH` neighbouring lanes that a lane belongs to.
-template <int WIDTH> DEVICE float group_sum(float value) {
-#pragma unroll
-    for (int distance = WIDTH / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
-    return value;
-}
-
-// Largest value, or sum, over the lanes that are `FROM` apart.
-template <int FROM> DEVICE float across_max(float value) {
-#pragma unroll
-    for (int distance = 16; distance >= FROM; distance /= 2)
-        value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, distance));
-    return value;
-}
-
-template <int FROM> DEVICE float across_sum(float value) {
-#pragma unroll
-    for (int distance = 16; distance >= FROM; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
-    return value;
-}
+// What the lane further up at a distance has; without such a lane, one's own.
+DEVICE float from_above(float value, int distance) { return __shfl_down_sync(0xffffffffu, value, distance); }
 
 DEVICE float read_l2(const float *from) { return __ldcg(from); }
 DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
@@ -93,6 +73,53 @@ DEVICE uint32_t float_to_bits(float value) { return __float_as_uint(value); }
 #else
 #include "../emulation/threads.h"
 #endif
+
+// Largest value, or sum, over the lanes that are `FROM` apart.
+template <int FROM> DEVICE float across_max(float value) {
+#pragma unroll
+    for (int distance = 16; distance >= FROM; distance /= 2) value = fmaxf(value, from_across(value, distance));
+    return value;
+}
+
+template <int FROM> DEVICE float across_sum(float value) {
+#pragma unroll
+    for (int distance = 16; distance >= FROM; distance /= 2) value += from_across(value, distance);
+    return value;
+}
+
+DEVICE float warp_sum(float value) { return across_sum<1>(value); }
+
+// Sum over the `WIDTH` neighbouring lanes that a lane belongs to.
+template <int WIDTH> DEVICE float group_sum(float value) {
+#pragma unroll
+    for (int distance = WIDTH / 2; distance > 0; distance /= 2) value += from_across(value, distance);
+    return value;
+}
+
+// `across_sum` of COUNT values at once, bit for bit, with a fraction of the exchanges: as long as a lane has several values, it
+// gives half of them away and takes its partner's part of the others. COUNT is a power of two. The values are then in PARTS =
+// `parts_of(COUNT, FROM)` parts, and a lane has the sums of part `lane * PARTS / 32`.
+DEVICE constexpr int parts_of(int count, int from) { return count < 32 / from ? count : 32 / from; }
+template <int COUNT, int FROM, int DISTANCE = 16> DEVICE void across_sums(float *values) {
+    if constexpr (DISTANCE >= FROM) {
+        constexpr int HALF = COUNT > 1 ? COUNT / 2 : 1;
+        bool upper = threadIdx.x & DISTANCE;
+#pragma unroll
+        for (int i = 0; i < HALF; i++) {
+            float kept = values[i], given = values[i];
+            if (COUNT > 1) kept = upper ? values[i + HALF] : values[i], given = upper ? values[i] : values[i + HALF];
+            values[i] = kept + from_across(given, DISTANCE);
+        }
+        across_sums<HALF, FROM, DISTANCE / 2>(values);
+    }
+}
+
+// The same over a whole warp, for up to 32 values: a lane returns with the sum of value `lane * COUNT / 32`.
+template <int COUNT> DEVICE float warp_sums(float *values) {
+    static_assert(32 % COUNT == 0, "a power of two");
+    across_sums<COUNT, 1>(values);
+    return values[0];
+}
 
 // The two bf16 numbers of a word.
 DEVICE float low(uint32_t word) { return bits_to_float(word << 16); }

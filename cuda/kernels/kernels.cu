@@ -6,9 +6,9 @@
 #include "sampling.h"
 #include "step.h"
 
-// Two thread blocks to a processor, as long as two fit into its registers.
+// Two thread blocks to a processor.
 #define LINEAR(ROWS, SPLIT)                                                                                            \
-    KERNEL((LINEAR_THREADS, ROWS > 2 ? 1 : 2)) linear_##ROWS##_##SPLIT(ARGUMENT(Linear) a) { linear<ROWS, SPLIT>(a); }
+    KERNEL((threads_of(ROWS), 2)) linear_##ROWS##_##SPLIT(ARGUMENT(Linear) a) { linear<ROWS, SPLIT>(a); }
 #define LINEARS(ROWS) LINEAR(ROWS, 1) LINEAR(ROWS, 2) LINEAR(ROWS, 4)
 LINEARS(2)
 LINEARS(4)

@@ -24,11 +24,12 @@ const fn concat_bytes(text: &'static [u8]) -> &'static [u8] {
     text
 }
 
-/// As kernels/linear.h has it.
-const LINEAR_WARPS: u32 = 16;
-fn outputs_of(rows: u32) -> u32 {
-    if rows <= 2 { 2 } else { 4 }
+/// Warps of a layer's thread block, as kernels/linear.h has it.
+fn linear_warps(rows: u32) -> u32 {
+    if rows <= 2 { 16 } else { 8 }
 }
+/// Outputs of a thread block whose warps share none; with `split` to an output there are fewer.
+const LINEAR_OUTPUTS: u32 = 32;
 /// Most inputs of a layer with a norm.
 pub const MOST_NORMED: u32 = 2048;
 /// Positions that a thread block attends to.
@@ -116,11 +117,10 @@ impl Kernels {
         let most = STAGE / 4 / rows / 1024 * 1024;
         let chunk = inputs.min(most);
         let split = split_of(inputs, outputs, self.multiprocessors);
-        let each = LINEAR_WARPS / SPLITS[split] * outputs_of(rows);
         let argument = Linear { chunk: chunk as i32, ..argument };
         let launch = Launch {
-            grid: [outputs.div_ceil(each), 1, 1],
-            threads: 32 * LINEAR_WARPS,
+            grid: [outputs.div_ceil(LINEAR_OUTPUTS / SPLITS[split]), 1, 1],
+            threads: 32 * linear_warps(rows),
             shared: rows * chunk * 4,
             overlap,
         };
@@ -189,11 +189,11 @@ impl Kernels {
 /// The activation's number in the kernels is the engine's; checked where a model is opened.
 pub const ACTIVATIONS: u32 = 4;
 
-/// Which of [`SPLITS`] warps share an output: as few as give every processor of the card a thread block of a step of two rows. More
-/// thread blocks than that stage their inputs over and over, or wait for others to end. It does not depend on the rows, since
-/// sums are added in an order that does depend on it.
+/// Which of [`SPLITS`] warps share an output: as few as give every processor of the card a thread block. More thread blocks than
+/// that stage their inputs over and over, or wait for others to end. It does not depend on the rows, since sums are added in an
+/// order that does depend on it.
 fn split_of(inputs: u32, outputs: u32, multiprocessors: u32) -> usize {
-    let enough = |split: u32| outputs.div_ceil(LINEAR_WARPS / split * outputs_of(2)) >= multiprocessors;
+    let enough = |split: u32| outputs.div_ceil(LINEAR_OUTPUTS / split) >= multiprocessors;
     let wide = |split: u32| inputs >= split * 256;
     let mut place = 0;
     while place + 1 < SPLITS.len() && !enough(SPLITS[place]) && wide(SPLITS[place + 1]) {
