@@ -20,6 +20,8 @@ use tiller_engine::text::Prompt;
 use tiller_tests::answers::{Answers, answers, prompts_in_turn, steered, unsteered};
 use tiller_tests::card::{company, compare, decode, prefilled};
 use tiller_tests::codec::{arbitrary, checkpoint};
+use tiller_tests::random::Random;
+use tiller_tests::tensors::Tensors;
 use tiller_tests::turn;
 
 /// Of a bf16 model.
@@ -105,9 +107,51 @@ fn card() -> Card {
     choose(library(), None).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Heads of 16 and of 8, stereo, text of the hidden width; the demo, whose directions hold, with few steps.
-fn cases() -> [(ModelSource, usize); 3] {
-    [(fixture("decoder-stereo"), 24), (fixture("parity-equal-width"), 24), (ModelSource::Embedded, 5)]
+/// A fixture with one block as wide as the large models': a norm of two segments to a warp, inputs that are staged in parts, heads
+/// of 128. Weights are arbitrary.
+fn wide() -> ModelSource {
+    const HIDDEN: usize = 1152;
+    const FEED: usize = 4608;
+    let (from, folder) = (folder_of("parity-mono"), Path::new(env!("CARGO_TARGET_TMPDIR")).join("wide"));
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["generation_config.json", "tokenizer.json"] {
+        std::fs::copy(from.join(name), folder.join(name)).unwrap();
+    }
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
+    let decoder = &mut config["decoder"];
+    let number = |name: &str| decoder[name].as_u64().unwrap() as usize;
+    let widths = [(number("hidden_size"), HIDDEN), (number("ffn_dim"), FEED)];
+    for (name, value) in
+        [("hidden_size", HIDDEN), ("ffn_dim", FEED), ("num_attention_heads", 9), ("num_hidden_layers", 1)]
+    {
+        decoder[name] = value.into();
+    }
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let mut tensors = Tensors::read(&from);
+    let blocks = "decoder.model.decoder.layers.";
+    tensors.0.retain(|name, _| name.strip_prefix(blocks).is_none_or(|rest| rest.starts_with("0.")));
+    let mut random = Random(3);
+    for (name, (shape, values)) in &mut tensors.0 {
+        if !name.starts_with("decoder.") && !name.starts_with("enc_to_dec_proj") {
+            continue;
+        }
+        for size in shape.iter_mut() {
+            *size = widths.iter().find(|(old, _)| old == size).map_or(*size, |(_, new)| *new);
+        }
+        let gain = name.contains("layer_norm.weight");
+        let scale = if shape.len() == 1 { 0.1 } else { 1.7 / (shape[1] as f64).sqrt() };
+        let value = || (f64::from(u8::from(gain)) + scale * (2.0 * random.unit() - 1.0)) as f32;
+        *values = std::iter::repeat_with(value).take(shape.iter().product()).collect();
+    }
+    tensors.write(&folder);
+    ModelSource::Directory(folder)
+}
+
+/// Heads of 16 and of 8, stereo, text of the hidden width, attention in two chunks; the demo, whose directions hold, with few steps; one
+/// wide block.
+fn cases() -> [(ModelSource, usize); 4] {
+    [(fixture("decoder-stereo"), 24), (fixture("parity-equal-width"), 140), (ModelSource::Embedded, 5), (wide(), 6)]
 }
 
 #[test]

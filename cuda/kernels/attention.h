@@ -16,6 +16,9 @@ constexpr int COMBINED = 16;
 // Positions of a cache that a launch may be writing while they are asked for: no more than its pairs of rows.
 constexpr int UNSETTLED = MOST_ROWS / 2;
 
+// What a score is compared with: a largest one of minus infinity is that of no positions.
+DEVICE float finite(float highest) { return highest == -INFINITY ? 0.0f : highest; }
+
 // Eight of a head's columns to a lane, SIZE / 8 lanes to a position.
 template <int SIZE> DEVICE void attend(const Attend &a) {
     constexpr int LANES = SIZE / 8;
@@ -42,45 +45,40 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
             }
         }
     };
-    // A prompt is there already, and so are the step and all but the last of a cache: only the query is still being made.
-    int settled = 0;
-    if (a.early) {
+    // Who this row is: cache or prompt, how many positions there are, how many of them have long been there.
+    const uint16_t *keys = nullptr, *values = nullptr;
+    int positions = 0, settled = 0;
+    auto look_up = [&] {
         Words start = read_fresh(a.step->rows + r), rest = read_fresh(&a.step->rows[r].position);
-        const uint16_t *keys = nullptr;
-        int64_t apart = 0, capacity = a.capacity;
-        // A chunk that nobody has reached is not waited with: its thread block makes room for the next launch's. The first one
-        // of each row and head waits, so that this launch has not ended before the one before it has.
-        if (own && chunk > 0 && (!rest.w || chunk * CHUNK > int(rest.x))) return;
+        int64_t capacity = a.capacity, apart = a.value_stride;
         if (!rest.w) {
         } else if (own) {
-            settled = int(rest.x) + 1 - UNSETTLED;
-            keys = a.keys + int64_t(int(start.w)) * a.cache_stride, apart = a.value_stride;
+            positions = int(rest.x) + 1, settled = positions - UNSETTLED;
+            keys = a.keys + int64_t(int(start.w)) * a.cache_stride;
         } else if (uint64_t text = uint64_t(start.y) << 32 | start.x) {
-            settled = int(start.z), capacity = settled;
-            keys = reinterpret_cast<const uint16_t *>(text) + a.text_offset * settled, apart = int64_t(a.hidden) * settled;
+            capacity = positions = settled = int(start.z), apart = int64_t(a.hidden) * positions;
+            keys = reinterpret_cast<const uint16_t *>(text) + a.text_offset * positions;
         }
-        if (settled > chunk * CHUNK) {
-            keys += head * capacity * SIZE;
-            read(keys, keys + apart, chunk * CHUNK + warp * AT_ONCE + lane / LANES, 0, settled);
-        } else settled = 0;
+        if (positions > 0) keys += head * capacity * SIZE, values = keys + apart;
+    };
+    // A prompt is there already, and so are the step and all but the last of a cache: only the query is still being made.
+    if (a.early) {
+        look_up();
+        // A chunk that nobody has reached is not waited with: its thread block makes room for the next launch's. The first one of
+        // each row and head waits, so that this launch has not ended before the one before it has.
+        if (chunk > 0 && chunk * CHUNK >= positions) return;
+        if (settled > chunk * CHUNK) read(keys, values, chunk * CHUNK + warp * AT_ONCE + lane / LANES, 0, settled);
+        else settled = 0;
     }
     wait_for_previous();
-    const Row &row = a.step->rows[r];
+    if (!a.early) look_up(), settled = 0;
     float *output = a.output + int64_t(r) * a.hidden + head * SIZE;
-    int positions = own ? row.position + 1 : (row.text ? row.tokens : 0);
-    if (!row.live) positions = 0;
     if (positions == 0) {
         // Without a prompt the sum is exactly 0.
-        if (chunk == 0)
-            for (int i = threadIdx.x; i < SIZE; i += ATTEND_THREADS) output[i] = 0.0f;
+        if (chunk == 0 && threadIdx.x < SIZE) output[threadIdx.x] = 0.0f;
         return;
     }
     if (chunk * CHUNK >= positions) return;
-    int64_t capacity = own ? a.capacity : row.tokens;
-    const uint16_t *keys = own ? a.keys + row.cache * a.cache_stride
-                               : reinterpret_cast<const uint16_t *>(row.text) + a.text_offset * row.tokens;
-    const uint16_t *values = keys + (own ? a.value_stride : int64_t(a.hidden) * row.tokens);
-    keys += head * capacity * SIZE, values += head * capacity * SIZE;
 
     float query[8];
     {
@@ -113,14 +111,15 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
                 score[i] = base + i * ATTEND_WARPS * AT_ONCE < positions ? dot : -INFINITY;
                 highest = fmaxf(highest, score[i]);
             }
-            float scale = highest == -INFINITY ? 1.0f : expf(top - highest);
+            // A lane that has seen no position yet has nothing to scale; minus infinity less any number is a share of 0.
+            float scale = expf(top - finite(highest));
             weight *= scale;
 #pragma unroll
             for (int j = 0; j < 8; j++) sum[j] *= scale;
             top = highest;
 #pragma unroll
             for (int i = 0; i < ROUNDS; i++) {
-                float v[8], share = score[i] == -INFINITY ? 0.0f : expf(score[i] - top);
+                float v[8], share = expf(score[i] - finite(top));
                 eight(value[i], v);
                 weight += share;
 #pragma unroll
@@ -130,7 +129,7 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     }
     // Positions side by side in a warp, then the warps.
     float highest = across_max<LANES>(top);
-    float scale = top == -INFINITY ? 0.0f : expf(top - highest);
+    float scale = expf(top - finite(highest));
     weight = across_sum<LANES>(weight * scale);
 #pragma unroll
     for (int j = 0; j < 8; j++) sum[j] *= scale;
@@ -145,13 +144,14 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     weight = 0.0f;
 #pragma unroll
     for (int w = 0; w < ATTEND_WARPS; w++) {
-        factors[w] = tops[w] == -INFINITY ? 0.0f : expf(tops[w] - highest);
+        factors[w] = expf(tops[w] - highest);
         weight += weights[w] * factors[w];
     }
     int used = gridDim.x == 1 ? 1 : (positions + CHUNK - 1) / CHUNK;
     int place = r * a.heads + head;
     float *partial = used > 1 ? a.partial + (int64_t(place) * a.chunks + chunk) * (SIZE + 2) : nullptr;
-    for (int i = threadIdx.x; i < SIZE; i += ATTEND_THREADS) {
+    const int i = threadIdx.x;
+    if (i < SIZE) {
         float whole = 0.0f;
 #pragma unroll
         for (int w = 0; w < ATTEND_WARPS; w++) whole += outs[w][i] * factors[w];
@@ -165,7 +165,7 @@ template <int SIZE> DEVICE void attend(const Attend &a) {
     __syncthreads();
     if (!last) return;
     const float *all = a.partial + int64_t(place) * a.chunks * (SIZE + 2);
-    for (int i = threadIdx.x; i < SIZE; i += ATTEND_THREADS) {
+    if (i < SIZE) {
         float whole = 0.0f, total = 0.0f;
         highest = -INFINITY;
         // All that are there at once: everything is asked for before anything is needed.

@@ -169,8 +169,8 @@ pub fn compare(
     })
 }
 
-/// Two positions to a pass, and steered strangers beside them in other caches: whether each row has the bits that it has in a
-/// pass of its own pair. An error names the first that has not.
+/// A position or two to a pass, and steered strangers beside them in other caches, four, six and eight rows in all: whether each
+/// row has the bits that it has in a pass of its own pair. An error names the first that has not.
 ///
 /// # Errors
 /// Other bits, or the backend gives up.
@@ -185,22 +185,28 @@ pub fn company(model: &Model, prompt: &Arc<Prompt>, backend: &mut dyn Backend, p
         backend.step(&step).map_err(|error| error.to_string())?;
         alone.push([logits(backend, model, 0)?, logits(backend, model, 1)?]);
     }
-    for position in (0..positions - 1).step_by(2) {
+    let (mut position, mut strange) = (0, 0);
+    for (mine, theirs) in [(1, 1), (2, 1), (2, 2)].into_iter().cycle() {
+        if position + mine > positions {
+            break;
+        }
         let mut rows = Vec::new();
-        for (caches, columns, injection) in [([0, 1], &own, None), ([2, 3], &strangers, Some(0))] {
-            for position in [position, position + 1] {
-                rows.extend(pair(caches, position, columns[position], prompt, injection));
-            }
+        for position in position..position + mine {
+            rows.extend(pair([0, 1], position, own[position], prompt, None));
+        }
+        for position in strange..strange + theirs {
+            rows.extend(pair([2, 3], position, strangers[position], prompt, Some(0)));
         }
         let draws = [draw(position, 1.0), draw(position + 1, 1.0)];
-        let step = Step { rows: &rows, tables: &tables, draws: &draws, taps: &[] };
+        let step = Step { rows: &rows, tables: &tables, draws: &draws[..mine], taps: &[] };
         backend.step(&step).map_err(|error| error.to_string())?;
-        for row in 0..4 {
+        for row in 0..2 * mine {
             let (now, then) = (logits(backend, model, row)?, &alone[position + row / 2][row % 2]);
             if now.iter().zip(then).any(|(a, b)| a.to_bits() != b.to_bits()) {
                 return Err(format!("{}: position {position}, row {row}: {:e}", model.name(), apart(&now, then)));
             }
         }
+        (position, strange) = (position + mine, strange + theirs);
     }
     Ok(())
 }
