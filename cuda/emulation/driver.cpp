@@ -213,7 +213,9 @@ int cuModuleGetFunction(const Kernel **function, void *, const char *name) {
 }
 
 int cuFuncSetAttribute(const Kernel *, int attribute, int value) {
-    return attribute == 8 && value <= MOST_SHARED ? SUCCESS : INVALID;
+    // Dynamic shared memory, and its preferred share in percent.
+    bool known = (attribute == 8 && value <= MOST_SHARED) || (attribute == 9 && value <= 100);
+    return known ? SUCCESS : INVALID;
 }
 
 int cuLaunchKernelEx(const LaunchConfig *config, const Kernel *kernel, void **arguments, void **) {

@@ -29,6 +29,10 @@ DEVICE float activate(float x, int kind) {
 // lanes read neighbouring sixteen bytes.
 DEVICE int staged(int r, int k, int chunk) { return (r * 2 + (k >> 2 & 1)) * (chunk / 2) + (k >> 3) * 4 + (k & 3); }
 
+DEVICE float4 floats(const Words &w) {
+    return float4{bits_to_float(w.x), bits_to_float(w.y), bits_to_float(w.z), bits_to_float(w.w)};
+}
+
 // A thread's rows are all under way before it waits for one of them.
 template <int ROWS> DEVICE void stage(const Linear &a, int from, int count, float *x) {
     for (int k = threadIdx.x * 4; k < count; k += threads_of(ROWS) * 4) {
@@ -36,11 +40,7 @@ template <int ROWS> DEVICE void stage(const Linear &a, int from, int count, floa
 #pragma unroll
         for (int r = 0; r < ROWS; r++) fours[r] = read_fresh(a.input + int64_t(r) * a.inputs + from + k);
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            const Words &w = fours[r];
-            float4 four = {bits_to_float(w.x), bits_to_float(w.y), bits_to_float(w.z), bits_to_float(w.w)};
-            *reinterpret_cast<float4 *>(x + staged(r, k, a.chunk)) = four;
-        }
+        for (int r = 0; r < ROWS; r++) *reinterpret_cast<float4 *>(x + staged(r, k, a.chunk)) = floats(fours[r]);
     }
 }
 
@@ -61,12 +61,15 @@ DEVICE float whole_of(const float *sums) {
 // Warps that share a row.
 DEVICE constexpr int team_of(int rows) { return rows <= 2 ? 8 : rows <= 4 ? 2 : 1; }
 
-// What a layer with a norm has in shared memory besides its inputs.
+// What a norm's warps tell each other.
 template <int ROWS> struct Norm {
     // As many rows as there are teams of warps: idle ones write here too.
     float sums[warps_of(ROWS) / team_of(ROWS) * SEGMENTS], squares[warps_of(ROWS) / team_of(ROWS) * SEGMENTS];
-    float gain[MOST_NORMED], offset[MOST_NORMED];
 };
+
+// Behind the inputs: gain, then offset.
+DEVICE float *gain_of(float *x, const Linear &a, int rows) { return x + rows * a.chunk; }
+DEVICE float *offset_of(float *x, const Linear &a, int rows) { return gain_of(x, a, rows) + a.inputs; }
 
 // Gain and offset are weights, and as far away as those: a thread has them under way before it asks for weights, and puts them
 // where all find them, while the launch before this one still makes the input.
@@ -82,13 +85,13 @@ template <int ROWS> struct Scales {
         }
     }
 
-    DEVICE_MEMBER void keep(const Linear &a, Norm<ROWS> &norm) const {
+    DEVICE_MEMBER void keep(const Linear &a, float *x) const {
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
             int k = (threadIdx.x + i * threads_of(ROWS)) * 4;
             if (k >= a.inputs) continue;
-            *reinterpret_cast<Words *>(norm.gain + k) = gain[i];
-            *reinterpret_cast<Words *>(norm.offset + k) = offset[i];
+            *reinterpret_cast<float4 *>(gain_of(x, a, ROWS) + k) = floats(gain[i]);
+            *reinterpret_cast<float4 *>(offset_of(x, a, ROWS) + k) = floats(offset[i]);
         }
     }
 };
@@ -134,8 +137,8 @@ template <int ROWS> DEVICE void stage_normed(const Linear &a, float *x, Norm<ROW
     for (int s = 0; s < OWN; s++) {
         int k = (s * TEAM + warp % TEAM) * SEGMENT + lane * 4;
         if (busy && k < a.inputs) {
-            const float4 gain = *reinterpret_cast<const float4 *>(norm.gain + k);
-            const float4 offset = *reinterpret_cast<const float4 *>(norm.offset + k);
+            const float4 gain = *reinterpret_cast<const float4 *>(gain_of(x, a, ROWS) + k);
+            const float4 offset = *reinterpret_cast<const float4 *>(offset_of(x, a, ROWS) + k);
             float4 four;
             four.x = (own[s][0] - mean) * factor * gain.x + offset.x, four.y = (own[s][1] - mean) * factor * gain.y + offset.y;
             four.z = (own[s][2] - mean) * factor * gain.z + offset.z, four.w = (own[s][3] - mean) * factor * gain.w + offset.w;
@@ -239,7 +242,7 @@ template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
     Target target = {nullptr, 0.0f, 0.0f};
     if (puts) target = target_of(a, r, n);
     // The barriers of a norm lie between this and the reading.
-    if (a.gain) scales.keep(a, norm);
+    if (a.gain) scales.keep(a, x);
     wait_for_previous();
     float old = puts && a.into == INTO_ADD ? read_l2(static_cast<const float *>(target.to)) : 0.0f;
     float sum[OUTPUTS * ROWS];

@@ -333,6 +333,9 @@ impl Drop for Event {
     }
 }
 
+/// As much of a processor's own memory as can be is shared memory, in percent; the rest is its first cache, which the kernels hardly use.
+const MOST_SHARED: i32 = 100;
+
 /// A loaded module. Never unloaded: it goes with the context.
 pub struct Module(sys::CUmodule);
 
@@ -360,11 +363,15 @@ impl Module {
         let name = CString::new(name).map_err(|_| CudaError::Argument { what: name.to_owned() })?;
         // SAFETY: the name ends with a 0; the driver writes one handle.
         unsafe { call!(cuModuleGetFunction(&mut kernel, self.0, name.as_ptr())) }?;
-        if shared > 0 {
-            let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let set = |attribute, value| {
             // SAFETY: the kernel is the one just found.
-            unsafe { call!(cuFuncSetAttribute(kernel, which, shared as i32)) }?;
+            unsafe { call!(cuFuncSetAttribute(kernel, attribute, value)) }
+        };
+        if shared > 0 {
+            set(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared as i32)?;
         }
+        // The same for all: a processor must be idle before it may divide its memory anew, and two thread blocks shall fit.
+        set(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, MOST_SHARED)?;
         Ok(Kernel(kernel))
     }
 }

@@ -40,6 +40,8 @@ const ATTEND_THREADS: u32 = 128;
 const STEP_THREADS: u32 = 256;
 /// Bytes of shared memory that a layer stages its inputs in.
 const STAGE: u32 = 64 << 10;
+/// Bytes of shared memory to an input of a layer with a norm besides: gain and offset.
+const SCALES: u32 = 8;
 /// Rows that there are kernels for.
 pub const ROWS: [u32; 4] = [2, 4, 6, 8];
 const SPLITS: [u32; 3] = [1, 2, 4];
@@ -86,7 +88,8 @@ impl Kernels {
         let plain = |name: &str| module.kernel(name, 0);
         let mut linear = Vec::new();
         for rows in ROWS {
-            let own = SPLITS.map(|split| module.kernel(&format!("linear_{rows}_{split}"), STAGE));
+            let own =
+                SPLITS.map(|split| module.kernel(&format!("linear_{rows}_{split}"), STAGE + SCALES * MOST_NORMED));
             let [a, b, c] = own;
             linear.push([a?, b?, c?]);
         }
@@ -121,7 +124,7 @@ impl Kernels {
         let launch = Launch {
             grid: [outputs.div_ceil(LINEAR_OUTPUTS / SPLITS[split]), 1, 1],
             threads: 32 * linear_warps(rows),
-            shared: rows * chunk * 4,
+            shared: rows * chunk * 4 + if argument.gain == 0 { 0 } else { SCALES * inputs },
             overlap,
         };
         // SAFETY: the kernel takes this structure; the rest is the caller's promise.
