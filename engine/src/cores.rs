@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pool;
 use crate::user_folders;
+use crate::whole_file;
 
 /// Used where the user chose nothing: four threads use up the bandwidth of a desktop's memory.
 const USUAL: usize = 4;
@@ -58,12 +59,7 @@ fn read(file: &Path) -> Option<NonZeroUsize> {
 }
 
 fn write(file: &Path, threads: Option<NonZeroUsize>) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let beside = file.with_extension(format!("partial-{}", std::process::id()));
-    fs::write(&beside, serde_json::to_vec_pretty(&Written { threads })?)?;
-    fs::rename(&beside, file)
+    whole_file::write(file, serde_json::to_vec_pretty(&Written { threads })?)
 }
 
 #[cfg(test)]

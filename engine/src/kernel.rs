@@ -51,6 +51,7 @@ pub mod norm;
 mod pages;
 mod quantised;
 pub mod rounding;
+pub mod vectors;
 
 pub use lanes::nearest_half;
 pub use linear::Linear;

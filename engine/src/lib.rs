@@ -31,3 +31,4 @@ pub mod status;
 pub mod steering;
 pub mod text;
 pub mod user_folders;
+pub mod whole_file;

@@ -2,11 +2,13 @@
 //! repository). Any thread that may wait.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use flac_codec::decode::{FlacSampleReader, Metadata};
 use flac_codec::encode::{FlacSampleWriter, Options};
+
+use crate::whole_file;
 
 /// A sound file cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -42,20 +44,18 @@ impl Sound {
         self.samples.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32).collect()
     }
 
-    /// Writes beside, then renames: a write that breaks off never destroys the file that was there.
+    /// Writes a file, whole or not at all.
     ///
     /// # Errors
     /// [`SoundFileError`] for another extension than `wav` and `flac`, and when the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), SoundFileError> {
-        let beside = path.with_extension("part");
-        let written = match extension(path) {
-            "wav" => self.write_wav(&beside),
-            "flac" => self.write_flac(&beside),
+        let make = match extension(path) {
+            "wav" => Self::write_wav,
+            "flac" => Self::write_flac,
             _ => return Err(SoundFileError::Extension(path.to_owned())),
         };
-        written
-            .and_then(|()| std::fs::rename(&beside, path).map_err(|error| error.to_string()))
-            .map_err(|reason| SoundFileError::File { path: path.to_owned(), reason })
+        whole_file::write_by(path, |beside| make(self, beside).map_err(io::Error::other))
+            .map_err(|error| SoundFileError::File { path: path.to_owned(), reason: error.to_string() })
     }
 
     fn write_wav(&self, path: &Path) -> Result<(), String> {

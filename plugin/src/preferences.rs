@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 use tiller_engine::user_folders;
+use tiller_engine::whole_file;
 
 /// A JSON object in a file. Fields of other versions are kept.
 pub struct Preferences {
@@ -28,19 +29,14 @@ impl Preferences {
         self.read().remove(key)
     }
 
-    /// Sets a field, beside the file and then in its place. A file that cannot be read is replaced.
+    /// Sets a field. A file that cannot be read is replaced.
     ///
     /// # Errors
     /// The folder cannot be written.
     pub fn set(&self, key: &str, value: Value) -> io::Result<()> {
         let mut fields = self.read();
         fields.insert(key.to_owned(), value);
-        if let Some(folder) = self.file.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let beside = self.file.with_extension(format!("partial-{}", std::process::id()));
-        fs::write(&beside, format!("{:#}\n", Value::Object(fields)))?;
-        fs::rename(&beside, &self.file)
+        whole_file::write(&self.file, format!("{:#}\n", Value::Object(fields)))
     }
 
     fn read(&self) -> Map<String, Value> {

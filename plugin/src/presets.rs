@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nice_plug::prelude::Param;
 use serde::{Deserialize, Serialize};
 use tiller_engine::user_folders;
+use tiller_engine::whole_file;
 
 use crate::params::TillerParams;
 use crate::state::document::LONGEST_PROMPT;
@@ -293,10 +294,7 @@ impl PresetFolder {
     pub fn write(&self, preset: &Preset) -> Result<PathBuf, PresetError> {
         let path = self.folder.join(format!("{}.{EXTENSION}", preset.name));
         let failed = |source| PresetError::Io { file: path.display().to_string(), what: "written", source };
-        fs::create_dir_all(&self.folder).map_err(failed)?;
-        // Beside it first: whoever reads meanwhile finds a whole file.
-        let partial = self.folder.join(format!(".{}.partial", preset.name));
-        fs::write(&partial, preset.to_text()).and_then(|()| fs::rename(&partial, &path)).map_err(failed)?;
+        whole_file::write(&path, preset.to_text()).map_err(failed)?;
         // The preset is saved; a host's list that lacks it is no reason to say otherwise.
         if let Some(Err(error)) = self.for_hosts.as_deref().map(|folder| vst_preset::write(folder, preset, true)) {
             log::warn!("{error}");

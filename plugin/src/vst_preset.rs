@@ -3,12 +3,12 @@
 //! (model, MIDI map, latency) stays as it is when a host loads one. Never on the audio thread.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use nice_plug::plugin::{ParamValue, PluginState};
 use nice_plug::prelude::{ParamPtr, Params, Plugin, Vst3Plugin};
+use tiller_engine::whole_file;
 
 use crate::Tiller;
 use crate::params::TillerParams;
@@ -106,9 +106,7 @@ pub fn write(folder: &Path, preset: &Preset, own: bool) -> Result<PathBuf, Prese
     let path = folder.join(format!("{name}.{EXTENSION}"));
     let bytes = to_bytes(preset)?;
     let failed = |source: io::Error| PresetError::Io { file: path.display().to_string(), what: "written", source };
-    fs::create_dir_all(folder).map_err(failed)?;
-    let partial = folder.join(format!(".{name}.partial"));
-    fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, &path)).map_err(failed)?;
+    whole_file::write(&path, bytes).map_err(failed)?;
     Ok(path)
 }
 
@@ -116,6 +114,7 @@ pub fn write(folder: &Path, preset: &Preset, own: bool) -> Result<PathBuf, Prese
 mod tests {
     use super::*;
     use serde_json::Value;
+    use std::fs;
 
     /// The chunk list read as a host reads it: from the place that the header names.
     fn chunks(file: &[u8]) -> Vec<(String, &[u8])> {

@@ -191,11 +191,11 @@ pub fn company(model: &Model, prompt: &Arc<Prompt>, backend: &mut dyn Backend, p
             break;
         }
         let mut rows = Vec::new();
-        for position in position..position + mine {
-            rows.extend(pair([0, 1], position, own[position], prompt, None));
+        for (position, column) in own.iter().enumerate().skip(position).take(mine) {
+            rows.extend(pair([0, 1], position, *column, prompt, None));
         }
-        for position in strange..strange + theirs {
-            rows.extend(pair([2, 3], position, strangers[position], prompt, Some(0)));
+        for (position, column) in strangers.iter().enumerate().skip(strange).take(theirs) {
+            rows.extend(pair([2, 3], position, *column, prompt, Some(0)));
         }
         let draws = [draw(position, 1.0), draw(position + 1, 1.0)];
         let step = Step { rows: &rows, tables: &tables, draws: &draws[..mine], taps: &[] };

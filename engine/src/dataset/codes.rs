@@ -7,6 +7,7 @@ use super::render::Renderer;
 use super::{DatasetError, GENERATOR_VERSION, SAMPLE_RATE};
 use crate::checkpoint::{CheckpointSource, Config, Weights};
 use crate::codec::CodecEncoder;
+use crate::whole_file;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
@@ -171,8 +172,8 @@ pub fn write_codes(
             serde_json::to_writer(&mut labels, label).map_err(|e| DatasetError::Request(e.to_string()))?;
             labels.push(b'\n');
         }
-        write_beside(&request.folder.join(format!("clips-{:06}.jsonl", part.start)), &labels)?;
-        write_beside(&array, &bytes)?;
+        keep(&request.folder.join(format!("clips-{:06}.jsonl", part.start)), &labels)?;
+        keep(&array, &bytes)?;
     }
     Ok(request.clips)
 }
@@ -184,13 +185,8 @@ fn clips_in(array: &Path, row_bytes: usize) -> u64 {
     if rows.is_multiple_of(row_bytes) { (rows / row_bytes) as u64 } else { 0 }
 }
 
-/// Writes beside, then renames: a file is either not there or whole.
-fn write_beside(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let beside = PathBuf::from(name);
-    fs::write(&beside, bytes).map_err(write_error(&beside))?;
-    fs::rename(&beside, path).map_err(write_error(path))
+fn keep(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
+    whole_file::write(path, bytes).map_err(write_error(path))
 }
 
 /// The start of a `.npy` file: little-endian u16 in C order, `[clips, codebooks, frames]`.
@@ -232,9 +228,7 @@ fn settle_meta(request: &CodesRequest, codec: &TrainingCodec, frames: usize) -> 
                 ))),
             }
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            write_beside(&path, format!("{wanted:#}\n").as_bytes())
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => keep(&path, format!("{wanted:#}\n").as_bytes()),
         Err(error) => Err(DatasetError::Request(format!("cannot read {}: {error}", path.display()))),
     }
 }

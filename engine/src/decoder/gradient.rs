@@ -11,7 +11,7 @@ use crate::kernel::activation::add;
 use crate::kernel::elementary::{erf, sigmoid, tanh};
 use crate::kernel::layer::Layer;
 use crate::kernel::norm::softmax;
-use crate::kernel::rounding::{add_scaled, dot};
+use crate::kernel::vectors::{add_scaled, dot};
 use crate::precision::Precision;
 
 /// A decoder and the transposes of its weights.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::quality::Quality;
 use crate::kernel::layer::Layer;
 use crate::precision::Precision;
 use crate::user_folders;
+use crate::whole_file;
 
 /// Raised with every change of what a packed weight means or where it lies.
 const FORMAT: &str = "tiller-packed-2";
@@ -159,15 +160,10 @@ pub fn write(path: &Path, decoder: &Decoder, quality: Option<&Quality>) -> Resul
     let folder = path.parent().ok_or("no folder")?;
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     remove_leftovers(folder);
-    let beside = path.with_extension(format!("{}.part", std::process::id()));
-    let written = safetensors::serialize_to_file(views, Some(facts), &beside)
-        .map_err(|error| error.to_string())
-        .and_then(|()| fs::rename(&beside, path).map_err(|error| error.to_string()));
-    if written.is_err() {
-        // Half a file is of no use to anyone; that it cannot be removed either changes nothing.
-        let _ = fs::remove_file(&beside);
-    }
-    written.map_err(|error| format!("{}: {error}", path.display()))
+    whole_file::write_by(path, |beside| {
+        safetensors::serialize_to_file(views, Some(facts), beside).map_err(io::Error::other)
+    })
+    .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Halves of files whose writers were killed: gigabytes that nobody would ever use. A day is longer than any write.
@@ -178,7 +174,7 @@ fn remove_leftovers(folder: &Path) {
         let old = written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > LEFTOVER));
         // Ours, and what safetensors writes to before it gives the file its name.
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if old && (name.ends_with(".part") || name.starts_with(".tmp")) {
+        if old && (name.ends_with(whole_file::BESIDE) || name.starts_with(".tmp")) {
             // One that cannot be removed harms nobody.
             let _ = fs::remove_file(&path);
         }

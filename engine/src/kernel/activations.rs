@@ -4,6 +4,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use super::elementary::ROUNDER;
+
 /// Inputs that share one scale.
 pub const GROUP: usize = 64;
 
@@ -22,9 +24,6 @@ const FINE: i32 = 256;
 
 /// Groups that stay below this are zero: the reciprocal of their scale has no room in an f32.
 const SILENCE: f32 = 1e-30;
-
-/// Past 1.5 * 2^23 a float's last bit counts ones: adding this rounds, halves to even, on every path.
-const ONES: f32 = 12_582_912.0;
 
 /// Up to `max_rows` rows of inputs, quantised.
 ///
@@ -172,7 +171,7 @@ fn quantise_group(
     let (scale, ratio) = scale_and_ratio(largest);
     // What is not finite times zero is no zero.
     let x = if ratio == 0.0 { &[0.0; GROUP] } else { x };
-    let steps = x.map(|x| (x * ratio + ONES).to_bits() as i32 - ONES.to_bits() as i32);
+    let steps = x.map(|x| (x * ratio + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32);
     let near = steps.map(|whole| (whole + FINE / 2) >> 8);
     for i in 0..GROUP {
         coarse[i] = near[i] as i8;

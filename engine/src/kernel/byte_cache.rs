@@ -6,6 +6,7 @@ use super::activations::{CHUNK, GROUP, Head, Inputs, STEP, quantise_row};
 use super::dots::{Bytes, DotPath, Dots, Portable};
 #[cfg(target_arch = "x86_64")]
 use super::dots::{avx2, avx512};
+use super::elementary::ROUNDER;
 use super::lanes::{Bf16Line, LANES, Line};
 use super::pages::Pages;
 
@@ -227,10 +228,8 @@ fn bytes(x: &[f32]) -> (f32, [u8; GROUP]) {
         return (0.0, out);
     }
     let steps = 1.0 / scale;
-    // Past 1.5 * 2^23 a float's last bit counts ones: the addition rounds, halves to even, on every path.
-    const ONES: f32 = 12_582_912.0;
     for (out, x) in out.iter_mut().zip(x) {
-        let step = ((x * steps + ONES).to_bits() as i32 - ONES.to_bits() as i32).clamp(-127, 127);
+        let step = ((x * steps + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32).clamp(-127, 127);
         *out = (step + i32::from(ZERO)) as u8;
     }
     (scale, out)

@@ -4,8 +4,9 @@
 
 use std::f32::consts::{FRAC_2_SQRT_PI, LOG2_E};
 
-/// Adding this rounds to the nearest integer and leaves it in the low mantissa bits.
-const ROUNDER: f32 = 12_582_912.0;
+/// 1.5 * 2^23: past it a float's last bit counts ones, so adding this rounds to the nearest whole number, halves to even, and leaves
+/// it in the low bits. On every instruction path alike, where the method would call into libm on a baseline processor.
+pub const ROUNDER: f32 = 12_582_912.0;
 /// ln 2 in two parts; the first has few enough bits that its product with an exponent is exact.
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;

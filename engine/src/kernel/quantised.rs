@@ -8,6 +8,7 @@ use std::ops::Range;
 use crate::kernel::activations::{Activations, CHUNK, Head, Inputs, STEP};
 use crate::kernel::columns::Columns;
 use crate::kernel::dots::{Bytes, DotPath, Dots};
+use crate::kernel::elementary::ROUNDER;
 use crate::kernel::lanes::{Bf16Line, LANES, Line};
 use crate::kernel::pages::Pages;
 use crate::kernel::rounding::{self, Feedback};
@@ -99,12 +100,10 @@ fn steps(scale: f32) -> f32 {
     if scale == 0.0 || scale.is_nan() { 0.0 } else { 1.0 / scale }
 }
 
-/// The nearest whole number, halves to even: past 1.5 * 2^23 a float's last bit counts ones. The method would call into libm
-/// on a baseline processor.
+/// The nearest whole number, halves to even.
 #[inline(always)]
 pub fn nearest(steps: f32) -> f32 {
-    const ONES: f32 = 12_582_912.0;
-    (steps + ONES) - ONES
+    (steps + ROUNDER) - ROUNDER
 }
 
 impl<F: Format> Quantised<F> {

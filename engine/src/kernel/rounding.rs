@@ -4,6 +4,8 @@
 
 use parking_lot::Mutex;
 
+use super::vectors::{add_scaled, dot};
+
 /// Inputs that are looked at together: correlations with inputs farther away are not used, and nothing grows faster than
 /// the layer does.
 pub const SPAN: usize = 256;
@@ -100,15 +102,6 @@ pub fn threads(parts: usize) -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST)).min(parts.max(1))
 }
 
-wide! {
-    /// `y += factor * x`
-    pub fn add_scaled(y: &mut [f32], factor: f32, x: &[f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += factor * x;
-        }
-    }
-}
-
 /// With `H` the damped products, `H = (U + 1) D (U + 1)^T` where `U` has only what lies right of the diagonal: gives `U`.
 fn factor(products: &[f32; SPAN * SPAN], out: &mut [f32; SPAN * SPAN]) {
     let mean = (0..SPAN).map(|i| f64::from(products[i * SPAN + i])).sum::<f64>() / SPAN as f64;
@@ -132,20 +125,6 @@ fn factor(products: &[f32; SPAN * SPAN], out: &mut [f32; SPAN * SPAN]) {
         }
         root[j * SPAN + j] = diagonal;
     }
-}
-
-/// Sum of products, in eight sums side by side, which no compiler makes of one.
-pub fn dot<T: Copy + Default + std::ops::AddAssign + std::ops::Mul<Output = T>>(x: &[T], y: &[T]) -> T {
-    let (x, x_rest) = x.as_chunks::<8>();
-    let (y, y_rest) = y.as_chunks::<8>();
-    let mut sums = [T::default(); 8];
-    for (x, y) in x.iter().zip(y) {
-        (0..8).for_each(|i| sums[i] += x[i] * y[i]);
-    }
-    let mut total = T::default();
-    sums.into_iter().for_each(|sum| total += sum);
-    x_rest.iter().zip(y_rest).for_each(|(x, y)| total += *x * *y);
-    total
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One direction for each class and block, by the method of one's choice, with its detector and held-out scores
 //! (`method.md` 3.4 to 3.8). Worker threads, all cores.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +20,7 @@ use super::states::States;
 use super::told::Told;
 use super::watch::{Stage, Watch};
 use crate::steering::detector::Detector;
+use crate::whole_file;
 
 /// How a direction is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,10 +162,7 @@ fn read_fit(place: &Path, hidden: usize) -> Option<Vec<f32>> {
 /// One that cannot be kept is fitted again the next time.
 fn keep_fit(place: &Path, direction: &[f32]) {
     let bytes: Vec<u8> = direction.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let beside: PathBuf = place.with_extension("part");
-    let kept = place.parent().map_or(Ok(()), std::fs::create_dir_all);
-    if let Err(why) = kept.and_then(|()| std::fs::write(&beside, bytes)).and_then(|()| std::fs::rename(&beside, place))
-    {
+    if let Err(why) = whole_file::write(place, bytes) {
         log::info!("a fit cannot be kept in {}: {why}", place.display());
     }
 }

@@ -11,6 +11,7 @@ use crate::steering::directions::{Directions, DirectionsError};
 use crate::steering::doses::Lane;
 use crate::steering::trait_files;
 use crate::user_folders;
+use crate::whole_file;
 
 /// Largest file that is imported, bytes: the chords of the largest checkpoint have 19 million.
 const MOST_BYTES: u64 = 64 << 20;
@@ -278,7 +279,7 @@ pub fn remove(known: &Known) -> Result<(), LibraryError> {
     Ok(())
 }
 
-/// Writes beside the place and renames, so that a crash leaves what was there whole.
+/// Puts a file where none is, or in the place of one.
 fn put(bytes: &[u8], place: &Path, replace: bool) -> Result<(), LibraryError> {
     if !replace && place.exists() {
         return match std::fs::read(place) {
@@ -286,6 +287,5 @@ fn put(bytes: &[u8], place: &Path, replace: bool) -> Result<(), LibraryError> {
             _ => Err(LibraryError::Exists { path: place.to_owned() }),
         };
     }
-    let beside = place.with_extension("part");
-    std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, place)).map_err(failed(place))
+    whole_file::write(place, bytes).map_err(failed(place))
 }

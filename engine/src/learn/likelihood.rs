@@ -19,6 +19,7 @@ use crate::decoder::MAX_CODEBOOKS;
 use crate::decoder::delay_pattern::DelayPattern;
 use crate::decoder::gradient::{Differentiable, Injected, Pass, Words};
 use crate::kernel::norm::softmax;
+use crate::whole_file;
 
 /// Gradient steps for each twelve vectors.
 const STEPS: usize = 200;
@@ -294,11 +295,7 @@ impl Adam {
         bytes.extend(self.steps.to_le_bytes());
         let numbers = parts.iter().flatten().chain(&self.first).chain(&self.second);
         bytes.extend(numbers.flat_map(|x| x.to_le_bytes()));
-        let beside = path.with_extension("part");
-        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        if let Err(why) =
-            made.and_then(|()| std::fs::write(&beside, bytes)).and_then(|()| std::fs::rename(&beside, path))
-        {
+        if let Err(why) = whole_file::write(path, bytes) {
             log::info!("what was learned so far cannot be kept in {}: {why}", path.display());
         }
     }

@@ -13,6 +13,7 @@ use crate::dataset::render::Tones;
 use crate::handle::ModelSource;
 use crate::steering::class_set::ClassSet;
 use crate::user_folders;
+use crate::whole_file;
 
 const EXTENSION: &str = "json";
 
@@ -89,12 +90,8 @@ pub fn remember(order: &Order) -> Result<(), (PathBuf, std::io::Error)> {
         },
     };
     let path = folder().join(name(&order.source)).with_extension(EXTENSION);
-    let beside = path.with_extension("part");
     let bytes = serde_json::to_vec_pretty(&written).map_err(|error| (path.clone(), error.into()))?;
-    std::fs::create_dir_all(folder())
-        .and_then(|()| std::fs::write(&beside, bytes))
-        .and_then(|()| std::fs::rename(&beside, &path))
-        .map_err(|error| (path, error))
+    whole_file::write(&path, bytes).map_err(|error| (path, error))
 }
 
 /// Removes an order's file: it is done, or not wanted any more.

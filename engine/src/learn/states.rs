@@ -14,6 +14,7 @@ use super::LearnError;
 use super::listener::{FIRST_FRAME, Heard, Listener};
 use super::watch::{Stage, Watch};
 use crate::evaluation::cache::Cache;
+use crate::whole_file;
 
 /// Clips in a part: what an interruption can cost.
 const PART: usize = 32;
@@ -123,10 +124,7 @@ impl StateFolder {
                     },
                 )
                 .collect::<Result<_, LearnError>>()?;
-            let beside = path.with_extension("part");
-            fs::write(&beside, pack(&part, blocks, hidden)?)
-                .and_then(|()| fs::rename(&beside, &path))
-                .map_err(|source| failed(&path, source))?;
+            whole_file::write(&path, pack(&part, blocks, hidden)?).map_err(|source| failed(&path, source))?;
             heard.extend(part);
         }
         Ok(States { heard, blocks, hidden })

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ModelsError;
 use crate::user_folders;
+use crate::whole_file;
 
 /// Longest file that is believed, in bytes.
 const MOST_BYTES: u64 = 1 << 20;
@@ -34,7 +35,7 @@ pub(super) fn read() -> Remembered {
     serde_json::from_str(&fs::read_to_string(file).unwrap_or_default()).unwrap_or_default()
 }
 
-/// Changes it, beside the file and then in its place.
+/// Changes it.
 pub(super) fn change(by: impl FnOnce(&mut Remembered)) -> Result<(), ModelsError> {
     /// Two editors of one process do not lose each other's changes.
     static TURN: Mutex<()> = Mutex::new(());
@@ -42,11 +43,7 @@ pub(super) fn change(by: impl FnOnce(&mut Remembered)) -> Result<(), ModelsError
     let (file, mut remembered) = (file(), read());
     by(&mut remembered);
     let text = serde_json::to_string_pretty(&remembered).unwrap_or_default() + "\n";
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).map_err(ModelsError::disk(folder))?;
-    }
-    let beside = file.with_extension(format!("partial-{}", std::process::id()));
-    fs::write(&beside, text).and_then(|()| fs::rename(&beside, &file)).map_err(ModelsError::disk(&file))
+    whole_file::write(&file, text).map_err(ModelsError::disk(&file))
 }
 
 /// The user's own folders that the list shows.

@@ -26,6 +26,7 @@ use crate::loader::Made;
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::user_folders;
+use crate::whole_file;
 
 /// Raised with every change of what a trial measures.
 const FORMAT: &str = "tiller-trial-1";
@@ -278,11 +279,9 @@ fn keep(trial: &Trial, hash: &str) {
     write(&place(hash, trial.precision), &text);
 }
 
-/// Beside its place and then into it. What cannot be kept is measured again.
+/// What cannot be kept is measured again.
 fn write(path: &Path, text: &str) {
-    let beside = path.with_extension(format!("partial-{}", std::process::id()));
-    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
-    if let Err(why) = made.and_then(|()| fs::write(&beside, text)).and_then(|()| fs::rename(&beside, path)) {
+    if let Err(why) = whole_file::write(path, text) {
         log::warn!("{}: {why}", path.display());
     }
 }

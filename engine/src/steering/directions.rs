@@ -11,6 +11,7 @@ use super::class_set::ClassSet;
 use super::doses::Lane;
 use super::push::Manner;
 use crate::model::directions_file;
+use crate::whole_file;
 
 /// Value of the `format` metadata key that this version writes and reads.
 const FORMAT: &str = "tiller-directions-3";
@@ -249,10 +250,7 @@ impl Directions {
             ("provenance".to_owned(), self.provenance.clone()),
         ]);
         let serialized = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
-        let beside = path.with_extension("part");
-        std::fs::write(&beside, serialized)
-            .and_then(|()| std::fs::rename(&beside, path))
-            .map_err(|source| DirectionsError::Io { file: file.clone(), source })
+        whole_file::write(path, serialized).map_err(|source| DirectionsError::Io { file: file.clone(), source })
     }
 
     /// Refuses directions of another checkpoint, or of other sizes, naming both.

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{CHUNK, FINE, GROUP, Head, ONES, scale_and_ratio};
+use super::{CHUNK, FINE, GROUP, Head, ROUNDER, scale_and_ratio};
 
 /// Sums over each of four registers, in their order.
 #[target_feature(enable = "avx512f")]
@@ -41,7 +41,7 @@ pub fn quantise_group(
     let (scale, ratio) = scale_and_ratio(f32::from_bits(_mm512_reduce_max_epu32(most)));
     // What is not finite times zero is no zero.
     let keep = _mm512_set1_epi32(if ratio == 0.0 { 0 } else { -1 });
-    let (ratio, ones) = (_mm512_set1_ps(ratio), _mm512_set1_ps(ONES));
+    let (ratio, ones) = (_mm512_set1_ps(ratio), _mm512_set1_ps(ROUNDER));
     let (mut steps, mut near) = ([_mm512_setzero_si512(); LINES], [_mm512_setzero_si512(); LINES]);
     let out = coarse.as_chunks_mut::<16>().0.iter_mut().zip(fine.as_chunks_mut::<16>().0);
     for (i, ((coarse, fine), whole)) in out.zip(whole.as_chunks_mut::<16>().0).enumerate() {
