@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tiller_engine::backend::conformance::{columns, company, compare, table};
 use tiller_engine::backend::cpu::CpuBackend;
 use tiller_engine::backend::{Backend, BackendError, Device, Draw, Step, StepRow, Table, Tap};
 use tiller_engine::decoder::sampling::{Sampler, Sampling};
@@ -20,7 +21,7 @@ use tiller_engine::pool::Pool;
 use tiller_engine::status::State;
 use tiller_engine::text::Prompt;
 use tiller_tests::answers::{answers, unsteered};
-use tiller_tests::card::{columns, company, compare, prefilled, table};
+use tiller_tests::card::prefilled;
 
 fn models() -> Vec<Arc<Model>> {
     let fixture = |name: &str| {

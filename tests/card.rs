@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tiller_engine::backend::conformance::{company, compare};
 use tiller_engine::backend::cpu::CpuBackend;
 use tiller_engine::backend::cuda::{Card, CudaBackend, CudaCodec, CudaModel, Library, choose};
-use tiller_engine::backend::{CodecStream, Device};
+use tiller_engine::backend::gpu::Gpu;
+use tiller_engine::backend::{CodecStream, Device, proof};
 use tiller_engine::checkpoint::{Checkpoint, CheckpointSource, Config, Weights};
 use tiller_engine::codec::{CodecDecoder, DecoderStream};
 use tiller_engine::control::MOST_HOP;
@@ -18,7 +20,7 @@ use tiller_engine::pool::Pool;
 use tiller_engine::status::State;
 use tiller_engine::text::Prompt;
 use tiller_tests::answers::{Answers, answers, prompts_in_turn, steered, unsteered};
-use tiller_tests::card::{company, compare, decode, prefilled};
+use tiller_tests::card::{decode, prefilled};
 use tiller_tests::codec::{arbitrary, checkpoint};
 use tiller_tests::random::Random;
 use tiller_tests::tensors::Tensors;
@@ -291,6 +293,22 @@ fn a_lost_card_hands_over_to_the_processor_and_leaves_no_memory_behind() {
     assert!(player.take_notice().is_some_and(|notice| notice.contains("no longer answers")));
     drop((player, rig));
     assert_eq!(used(), before, "every byte was given back");
+}
+
+#[test]
+#[ignore = "needs a card or the emulated driver: cargo xtask emulate"]
+fn a_card_that_computes_otherwise_is_entrusted_with_no_model() {
+    let _turn = turn();
+    let gpu = Gpu::Cuda(card());
+    proof::prove(&gpu).unwrap();
+    let Some(driver) = emulated() else { return };
+    // One kernel does nothing: of every step, of some passes that fill a window, of the draw.
+    for (kernel, what) in [(c"attend", "its steps"), (c"linear_6", "positions"), (c"sample", "codes")] {
+        tell(driver, "emulated_idle", kernel.as_ptr());
+        let said = proof::examine(&gpu).expect_err("it computes otherwise").to_string();
+        tell(driver, "emulated_idle", c"".as_ptr());
+        assert!(said.contains(what) && said.contains("CPU"), "{kernel:?}: {said}");
+    }
 }
 
 /// A codec on the processor, and on the card.

@@ -14,9 +14,11 @@ use crate::text::Prompt;
 
 #[cfg(feature = "candle")]
 pub mod candle;
+pub mod conformance;
 pub mod cpu;
 pub mod cuda;
 pub mod gpu;
+pub mod proof;
 
 /// Where a model plays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -65,6 +67,9 @@ pub enum BackendError {
     /// It says itself what is wrong, and the remedy.
     #[error("{text}")]
     Card { status: i32, text: String },
+    /// Steps that are not what the processor makes of the same codes.
+    #[error("this GPU does not compute what the CPU does ({how}), which plays instead; a newer driver may help")]
+    Astray { how: String },
     /// Samples that are not what the processor makes of the same codes.
     #[error("its samples are {apart} of full scale from the processor's")]
     Codec { apart: String },

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tiller_engine::backend::candle::{CandleBackend, CandleModel, Numbers, processor};
+use tiller_engine::backend::conformance::{columns, company, compare};
 use tiller_engine::backend::cpu::CpuBackend;
 use tiller_engine::backend::gpu::Gpu;
 use tiller_engine::backend::{Backend, BackendError, Draw, Step, StepRow, Table, Tap};
@@ -18,7 +19,7 @@ use tiller_engine::pool::Pool;
 use tiller_engine::steering::push::Push;
 use tiller_engine::text::Prompt;
 use tiller_tests::answers::{answers, prompts_in_turn, steered, unsteered};
-use tiller_tests::card::{columns, company, compare, prefilled};
+use tiller_tests::card::prefilled;
 
 /// Of logits and block outputs in f32, over the largest: other sums of the same numbers.
 const EXACT: f64 = 1e-4;

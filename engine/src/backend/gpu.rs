@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::candle::{CandleBackend, CandleDevice, CandleModel};
 use super::cuda::abi::status;
 use super::cuda::{self, Card, CudaBackend, CudaCodec, CudaModel, Library};
+use super::proof::prove;
 use super::{Backend, BackendError};
 use crate::error::EngineError;
 use crate::handle::ModelSource;
@@ -65,17 +66,37 @@ impl Gpu {
         }
     }
 
-    /// What computes a player's steps here: the model as other instances share it, and caches of its own.
+    /// What it calls itself.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Cuda(card) => format!("{} {}", card.number, card.name),
+            #[cfg(feature = "candle")]
+            Self::Candle(device) => device.to_string(),
+        }
+    }
+
+    /// What computes a player's steps here: the model as other instances share it, and caches of its own. A GPU that has not yet
+    /// shown that it computes what the processor does shows it first.
     ///
     /// # Errors
-    /// A tensor of the checkpoint, the GPU's memory, or a shape that does not run there, by name.
+    /// A tensor of the checkpoint, the GPU's memory, a shape that does not run there, by name, or [`BackendError::Astray`].
     pub fn backend(
         &self,
         source: &ModelSource,
         model: &Arc<Model>,
         window: Option<usize>,
     ) -> Result<Box<dyn Backend>, EngineError> {
-        let capacity = Player::capacity(model, window);
+        prove(self)?;
+        self.unproven(source, model, Player::capacity(model, window))
+    }
+
+    /// The same with caches of `capacity` positions, whatever the GPU computes.
+    pub(super) fn unproven(
+        &self,
+        source: &ModelSource,
+        model: &Arc<Model>,
+        capacity: usize,
+    ) -> Result<Box<dyn Backend>, EngineError> {
         match self {
             Self::Cuda(card) => {
                 let shared = CudaModel::shared(Library::open()?, card, source, Player::capacity(model, None))?;

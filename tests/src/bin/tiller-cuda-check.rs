@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use serde_json::{Value, json};
 use tiller_engine::backend::CodecStream;
+use tiller_engine::backend::conformance::{company, compare};
 use tiller_engine::backend::cpu::CpuBackend;
 use tiller_engine::backend::cuda::{CudaBackend, CudaCodec, CudaModel, Library, MOST_APART, choose};
 use tiller_engine::checkpoint::Checkpoint;
@@ -23,7 +24,7 @@ use tiller_tests::bench::shape::{Shape, find};
 use tiller_tests::bench::spread::Spread;
 use tiller_tests::bench::stream::Stream;
 use tiller_tests::bench::subject::Subject;
-use tiller_tests::card::{company, compare, decode};
+use tiller_tests::card::decode;
 use tiller_tests::codec::arbitrary;
 use tiller_tests::counting::Counting;
 use tiller_tests::host::Outcome;
@@ -128,8 +129,10 @@ fn check(options: &Options, library: &Library, shape: Shape) -> Outcome<bool> {
     let uploaded = began.elapsed().as_secs_f64();
     let backend = |capacity| CudaBackend::new(on_card.clone(), capacity).map_err(|error| error.to_string());
     let mut exact = CpuBackend::new(model.clone(), Arc::new(Pool::new(options.threads)), options.positions);
-    let compared = compare(model, prompt, &mut exact, &mut backend(options.positions)?, options.positions)?;
-    let same = company(model, prompt, &mut backend(options.positions)?, options.positions);
+    let compared = compare(model, prompt, &mut exact, &mut backend(options.positions)?, options.positions)
+        .map_err(|error| error.to_string())?;
+    let same =
+        company(model, prompt, &mut backend(options.positions)?, options.positions).map_err(|error| error.to_string());
     let pass = compared.logits_max_rel < BOUND
         && compared.taps_max_rel < BOUND
         && compared.steering_max_rel > 1e-3
