@@ -9,7 +9,7 @@ use tiller_engine::backend::candle::{CandleBackend, CandleModel, Numbers, proces
 use tiller_engine::backend::conformance::{columns, company, compare};
 use tiller_engine::backend::cpu::CpuBackend;
 use tiller_engine::backend::gpu::Gpu;
-use tiller_engine::backend::{Backend, BackendError, Draw, Step, StepRow, Table, Tap};
+use tiller_engine::backend::{Backend, BackendError, Draw, Step, StepRow, Table, Tap, proof};
 use tiller_engine::decoder::MAX_CODEBOOKS;
 use tiller_engine::decoder::sampling::Sampling;
 use tiller_engine::handle::ModelSource;
@@ -84,6 +84,13 @@ fn it_computes_what_the_processor_does() {
             assert!(compared.greedy_equal_share >= greedy && compared.drawn_equal_share == 1.0, "{compared:?}");
             assert!(compared.steering_max_rel > 1e-3, "{compared:?}");
         }
+    }
+}
+
+#[test]
+fn it_shows_what_a_gpu_has_to_show() {
+    for numbers in [Numbers::F32, Numbers::F16] {
+        proof::examine(&Gpu::Candle(processor(numbers))).unwrap();
     }
 }
 

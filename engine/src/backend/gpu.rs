@@ -71,7 +71,7 @@ impl Gpu {
         match self {
             Self::Cuda(card) => format!("{} {}", card.number, card.name),
             #[cfg(feature = "candle")]
-            Self::Candle(device) => device.to_string(),
+            Self::Candle(device) => device.name().to_owned(),
         }
     }
 
