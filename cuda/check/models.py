@@ -22,9 +22,10 @@ POSITIONS = 1504
 class Random:
     """transformers' model of a shape in f32 or bf16 with weights that are exactly bf16, and what belongs to it."""
 
-    def __init__(self, shape, device, dtype, seed=1):
+    def __init__(self, shape, device, dtype, seed=1, most_blocks=None):
         self.name, self.device = shape, device
         hidden, blocks, heads, feed, vocab, books, channels = SHAPES[shape]
+        blocks = min(blocks, most_blocks or blocks)
         self.hidden, self.blocks, self.heads, self.feed, self.vocab, self.books = hidden, blocks, heads, feed, vocab, books
         self.text_width = TEXT_WIDTH.get(shape, 768)
         config = MusicgenDecoderConfig(

@@ -24,6 +24,7 @@ def parse():
     parser.add_argument("--shape", required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--positions", type=int, default=300)
+    parser.add_argument("--blocks", type=int, help="no more of the shape's blocks than these: the emulated driver is slow")
     parser.add_argument("--overlap", type=int, default=1)
     parser.add_argument("--prefetch", type=int, default=0)
     parser.add_argument("--early", type=int, default=1)
@@ -191,7 +192,7 @@ def main():
         torch.backends.cuda.matmul.allow_tf32 = False
     began = time.time()
     library = cuda.Library(arguments.library)
-    random = Random(arguments.shape, arguments.device, torch.float32)
+    random = Random(arguments.shape, arguments.device, torch.float32, most_blocks=arguments.blocks)
     model = random.give(library)
     player = cuda.Player(model, POSITIONS, arguments.overlap, arguments.prefetch, arguments.early)
     states, projected = random.states(16, 11)

@@ -19,6 +19,8 @@ def main():
             print(f"parity {found['shape']}: logits {found['logits_max_rel']:.1e}, company {found['company_same_bits']}, "
                   f"drawn {found['drawn_equal_share']:.3f}, load {found['load_seconds']:.0f} s, upload "
                   f"{found['upload_seconds']:.0f} s, pass {found['pass']}")
+        elif stage == "engine-proof":
+            print(f"proof before {found['shape']}: {found['seconds']:.2f} s, {found['refused'] or 'passed'}")
         elif stage == "engine-codec":
             card, cpu = found["frame_on_card_hop_1"], found["frame_on_processor_hop_2"]
             print(f"codec {found['shape']}: {found['apart_of_largest']:.1e} apart, frame on the card {card['p50_ms']:.3f} ms "

@@ -9,7 +9,6 @@
 
 #define KERNEL(bounds) static void
 #define DEVICE static inline
-#define DEVICE_MEMBER inline
 #define ARGUMENT(type) const type &
 #define SHARED static
 #define SHARED_ALIGNED alignas(16) static

@@ -8,7 +8,6 @@
 
 #define KERNEL(bounds) extern "C" __global__ void __launch_bounds__ bounds
 #define DEVICE __device__ __forceinline__
-#define DEVICE_MEMBER __device__ __forceinline__
 #define ARGUMENT(type) const __grid_constant__ type
 #define SHARED __shared__
 #define SHARED_ALIGNED __shared__ __align__(16)

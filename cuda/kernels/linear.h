@@ -76,25 +76,25 @@ DEVICE float *offset_of(float *x, const Linear &a, int rows) { return gain_of(x,
 template <int ROWS> struct Scales {
     static constexpr int EACH = (MOST_NORMED / 4 + threads_of(ROWS) - 1) / threads_of(ROWS);
     Words gain[EACH], offset[EACH];
-
-    DEVICE_MEMBER void read(const Linear &a) {
-#pragma unroll
-        for (int i = 0; i < EACH; i++) {
-            int k = (threadIdx.x + i * threads_of(ROWS)) * 4;
-            if (k < a.inputs) gain[i] = read_once(a.gain + k), offset[i] = read_once(a.offset + k);
-        }
-    }
-
-    DEVICE_MEMBER void keep(const Linear &a, float *x) const {
-#pragma unroll
-        for (int i = 0; i < EACH; i++) {
-            int k = (threadIdx.x + i * threads_of(ROWS)) * 4;
-            if (k >= a.inputs) continue;
-            *reinterpret_cast<float4 *>(gain_of(x, a, ROWS) + k) = floats(gain[i]);
-            *reinterpret_cast<float4 *>(offset_of(x, a, ROWS) + k) = floats(offset[i]);
-        }
-    }
 };
+
+template <int ROWS> DEVICE void read(const Linear &a, Scales<ROWS> &scales) {
+#pragma unroll
+    for (int i = 0; i < Scales<ROWS>::EACH; i++) {
+        int k = (threadIdx.x + i * threads_of(ROWS)) * 4;
+        if (k < a.inputs) scales.gain[i] = read_once(a.gain + k), scales.offset[i] = read_once(a.offset + k);
+    }
+}
+
+template <int ROWS> DEVICE void keep(const Linear &a, const Scales<ROWS> &scales, float *x) {
+#pragma unroll
+    for (int i = 0; i < Scales<ROWS>::EACH; i++) {
+        int k = (threadIdx.x + i * threads_of(ROWS)) * 4;
+        if (k >= a.inputs) continue;
+        *reinterpret_cast<float4 *>(gain_of(x, a, ROWS) + k) = floats(scales.gain[i]);
+        *reinterpret_cast<float4 *>(offset_of(x, a, ROWS) + k) = floats(scales.offset[i]);
+    }
+}
 
 // Layer norm of whole rows, all warps at work. Which warp adds up a segment does not matter to its sum, so that a row's norm is
 // the same in any company.
@@ -228,7 +228,7 @@ template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
     const uint16_t *weight = a.weight + int64_t(first) * a.inputs;
     int begin = (part * 32 + lane) * 8;
     Scales<ROWS> scales = {};
-    if (a.gain) scales.read(a);
+    if (a.gain) read(a, scales);
     // The first weights may be on their way while the launch before this one still makes the input.
     Words words[AHEAD][OUTPUTS];
     int first_chunk = a.inputs < a.chunk ? a.inputs : a.chunk;
@@ -242,7 +242,7 @@ template <int ROWS, int SPLIT> DEVICE void linear(const Linear &a) {
     Target target = {nullptr, 0.0f, 0.0f};
     if (puts) target = target_of(a, r, n);
     // The barriers of a norm lie between this and the reading.
-    if (a.gain) scales.keep(a, x);
+    if (a.gain) keep(a, scales, x);
     wait_for_previous();
     float old = puts && a.into == INTO_ADD ? read_l2(static_cast<const float *>(target.to)) : 0.0f;
     float sum[OUTPUTS * ROWS];

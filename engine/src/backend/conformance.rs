@@ -167,8 +167,7 @@ pub fn compare(
 }
 
 /// A position or two to a pass, and steered strangers beside them in other caches, four, six and eight rows in all: whether each
-/// row has the bits that it has in a pass of its own pair. An
-/// error names the first that has not.
+/// row has the bits that it has in a pass of its own pair. An error names the first that has not.
 ///
 /// # Errors
 /// Other bits, or the backend gives up.

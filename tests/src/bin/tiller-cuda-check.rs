@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use serde_json::{Value, json};
-use tiller_engine::backend::CodecStream;
 use tiller_engine::backend::conformance::{company, compare};
 use tiller_engine::backend::cpu::CpuBackend;
 use tiller_engine::backend::cuda::{CudaBackend, CudaCodec, CudaModel, Library, MOST_APART, choose};
+use tiller_engine::backend::gpu::Gpu;
+use tiller_engine::backend::{CodecStream, proof};
 use tiller_engine::checkpoint::Checkpoint;
 use tiller_engine::codec::DecoderStream;
 use tiller_engine::player::Player;
@@ -31,9 +32,6 @@ use tiller_tests::host::Outcome;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// Of a bf16 model.
-const BOUND: f64 = 2e-2;
 
 /// Checks a card through the engine: parity with the processor, and the stream.
 #[derive(Parser)]
@@ -119,6 +117,11 @@ fn check(options: &Options, library: &Library, shape: Shape) -> Outcome<bool> {
         println!("{}", json!({ "stage": "engine-card", "card": card.to_string(), "driver": card.driver }));
     }
     let card = &choose(library, options.gpu).map_err(|error| error.to_string())?;
+    // What an instance asks of a card before it plays there.
+    let began = Instant::now();
+    let asked = proof::examine(&Gpu::Cuda(card.clone())).map_err(|error| error.to_string());
+    let (seconds, refused) = (began.elapsed().as_secs_f64(), asked.as_ref().err());
+    println!("{}", json!({ "stage": "engine-proof", "shape": shape.name(), "seconds": seconds, "refused": refused }));
     let began = Instant::now();
     let positions = Player::capacity(model, None);
     let on_card = CudaModel::load(library, card, &checkpoint.weights, &checkpoint.config, positions)
@@ -133,15 +136,16 @@ fn check(options: &Options, library: &Library, shape: Shape) -> Outcome<bool> {
         .map_err(|error| error.to_string())?;
     let same =
         company(model, prompt, &mut backend(options.positions)?, options.positions).map_err(|error| error.to_string());
-    let pass = compared.logits_max_rel < BOUND
-        && compared.taps_max_rel < BOUND
+    let pass = compared.logits_max_rel < proof::MOST_APART
+        && compared.taps_max_rel < proof::MOST_APART
         && compared.steering_max_rel > 1e-3
-        && same.is_ok();
+        && same.is_ok()
+        && asked.is_ok();
     println!(
         "{}",
         json!({
             "stage": "engine-parity", "shape": shape.name(), "card": card.name, "positions": options.positions,
-            "bound": BOUND, "logits_max_rel": compared.logits_max_rel, "taps_max_rel": compared.taps_max_rel,
+            "bound": proof::MOST_APART, "logits_max_rel": compared.logits_max_rel, "taps_max_rel": compared.taps_max_rel,
             "drawn_equal_share": compared.drawn_equal_share, "greedy_equal_share": compared.greedy_equal_share,
             "steering_max_rel": compared.steering_max_rel,
             "company_same_bits": same.as_ref().map_or_else(|why| json!(why), |()| json!(true)),
